@@ -1,0 +1,357 @@
+"""The shape of a run: one frozen value per table of the TOML file.
+
+Keys may be written `num-server-rounds` or `num_server_rounds`. Unknown keys are errors. Defaults
+are stated here and nowhere else; `fl-inmetro run --set table.key=value` overrides any of them.
+"""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from fl_inmetro.units import Unit
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+BASELINES = ("sn24", "sn168", "ha4", "persistence_ensemble")
+LEARNERS = ("ridge", "nlinear", "mlp")
+TRAININGS = ("local", "federated", "centralised")
+
+Learner = Literal["ridge", "nlinear", "mlp"]
+Training = Literal["local", "federated", "centralised"]
+Model = Literal["sn24", "sn168", "ha4", "persistence_ensemble", "ridge", "nlinear", "mlp"]
+Feature = Literal["lags", "day_profiles", "recent", "calendar"]
+
+
+class Table(BaseModel):
+    """Base of all tables: frozen, and a misspelt key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# ---------------------------------------------------------------------------------- data
+class Columns(Table):
+    """Column names of the user's files.
+
+    Attributes:
+        client: Column that names the meter (long tables; absent in wide ones).
+        timestamp: Column with the instant of the reading.
+        value: Column with the reading (long tables, files of a folder).
+    """
+
+    client: str = "client_id"
+    timestamp: str = "timestamp"
+    value: str = "energy_kwh"
+
+
+class FileFormat(Table):
+    """How to read the user's files.
+
+    Attributes:
+        columns: Column mapping.
+        separator: Field separator of CSV files; `auto` looks at the first lines.
+        decimal: Decimal mark of CSV files.
+        header: False for tables without names (wide files only; columns are then c000, c001, …).
+        day_first: True for 31/12/2024, False for 12/31/2024; None decides from the file and refuses
+            when it cannot.
+        start: Instant of the first row, for tables without timestamps.
+        resolution_min: Step in minutes; None finds it in the timestamps.
+        unit: Unit of the readings; power is the mean over the step.
+        quantity: `interval` = energy or mean power of each step; `register` = running total.
+        timezone: Clock of the timestamps: `UTC`, an IANA name, or a fixed offset (`Etc/GMT+3`).
+        timestamp_marks: Whether a timestamp marks the start or the end of its step.
+        zeros_mean_missing: True when the source writes 0 for readings it does not have.
+    """
+
+    columns: Columns = Columns()
+    separator: str = "auto"
+    decimal: Literal[".", ","] = "."
+    header: bool = True
+    day_first: bool | None = None
+    start: str | None = None
+    resolution_min: Positive | None = None
+    unit: Unit = "kWh"
+    quantity: Literal["interval", "register"] = "interval"
+    timezone: str = "UTC"
+    timestamp_marks: Literal["start", "end"] = "start"
+    zeros_mean_missing: bool = False
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        return known_zone(value)
+
+
+class Cleaning(Table):
+    """What cleaning may repair, and when it refuses (see `docs/data.md`).
+
+    Attributes:
+        flat_hours: A non-zero value repeated for at least this long is a stuck meter.
+        outlier_factor: A reading above this many times the client's 99th percentile is an outlier.
+        max_gap_fill_h: Gaps up to this long are filled by straight lines; 0 leaves gaps as they are.
+        min_days: A client with fewer days of usable readings is an error (FL206), or is
+            left out when `drop_short` is set.
+        drop_short: Leave clients out (with the reason in the manifest) instead of stopping.
+    """
+
+    flat_hours: float = Field(48.0, gt=0)
+    outlier_factor: float = Field(10.0, gt=1)
+    max_gap_fill_h: float = Field(0.0, ge=0)
+    min_days: int = Field(0, ge=0)
+    drop_short: bool = False
+
+
+class Simulator(Table):
+    """The built-in simulator of Brazilian consumers (no meter is involved; labelled so everywhere).
+
+    Attributes:
+        clients: Number of consumers.
+        start: First day, local time of Brasília.
+        days: Length in days.
+        resolution_min: Step in minutes: 15, 30 or 60.
+        climate: Climate of the weather series.
+        air_conditioning_share: Share of homes with air conditioning.
+        pv_share: Share of homes with photovoltaic panels.
+        ev_share: Share of homes that charge an electric vehicle.
+        commercial_share: Share of clients that are shops or offices.
+    """
+
+    clients: Positive = 10
+    start: date = date(2024, 1, 1)
+    days: int = Field(180, ge=1, le=3660)
+    resolution_min: Literal[15, 30, 60] = 60
+    climate: Literal["sao_paulo", "rio_de_janeiro", "recife", "porto_alegre", "brasilia"] = (
+        "sao_paulo"
+    )
+    air_conditioning_share: Share = 0.3
+    pv_share: Share = 0.1
+    ev_share: Share = 0.1
+    commercial_share: Share = 0.2
+
+
+class Data(Table):
+    """Where the readings come from.
+
+    Attributes:
+        source: `simulator`, one of the named sets (`fl-inmetro data ls`), or the layout of the
+            user's own files: `long`, `wide`, `folder`.
+        path: File or folder (`long`, `wide`, `folder`); relative paths start at the TOML file.
+        clients: Use these clients only; empty = all.
+        exclude: Leave these clients out.
+        max_clients: Use the first so many clients, in the order of their names.
+        resolution_min: Bring all series to this step by summing energy; None keeps the source's.
+    """
+
+    source: str = "simulator"
+    path: str | None = None
+    clients: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    max_clients: Positive | None = None
+    resolution_min: Positive | None = None
+    format: FileFormat = FileFormat()
+    cleaning: Cleaning = Cleaning()
+    simulator: Simulator = Simulator()
+
+
+# -------------------------------------------------------------------------------- window
+class Window(Table):
+    """Which forecasts are made and which past may be used for them.
+
+    A forecast is issued on each day at `issue_time` of `timezone` for `horizon_h` hours. Days are
+    inclusive. The order is training, validation, test; nothing is ever fitted on later data.
+
+    Attributes:
+        horizon_h: Length of a forecast in hours.
+        issue_time: Local time of issue, HH:MM.
+        timezone: Clock of `issue_time` and of the days below, and of the calendar features.
+        train_start: First day of issue in training; None = as early as `train_days` allows.
+        train_days: Length of training in days, when `train_start` is not given; 0 = all there is.
+        validation_days: Days before the test window that choose the best round.
+        test_start: First test day; None = the source's reference window, or the last
+            `test_days` days of the data.
+        test_end: Last test day.
+        test_days: Length of the default test window.
+    """
+
+    horizon_h: float = Field(24.0, gt=0, le=24 * 60)
+    issue_time: str = Field("00:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    timezone: str = "UTC"
+    train_start: date | None = None
+    train_days: int = Field(365, ge=0)
+    validation_days: Positive = 14
+    test_start: date | None = None
+    test_end: date | None = None
+    test_days: Positive = 28
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        return known_zone(value)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Window:
+        if (self.test_start is None) != (self.test_end is None):
+            raise ValueError("give both `test_start` and `test_end`, or neither")
+        if self.test_start and self.test_end and self.test_end < self.test_start:
+            raise ValueError("`test_end` is before `test_start`")
+        if (
+            self.train_start
+            and self.test_start
+            and self.train_start + timedelta(days=self.validation_days) >= self.test_start
+        ):
+            raise ValueError("`train_start` leaves no training day before validation and test")
+        return self
+
+
+# -------------------------------------------------------------------------------- models
+class Ridge(Table):
+    """Ridge regression on the row features, in closed form (one round).
+
+    Attributes:
+        alpha: Penalty on the standardised coefficients, per training row.
+        features: Feature groups (see `data/features.py`).
+    """
+
+    alpha: float = Field(1e-4, ge=0)
+    features: tuple[Feature, ...] = ("lags", "day_profiles", "recent", "calendar")
+
+
+class Gradient(Table):
+    """How a client trains a gradient model during its local epochs.
+
+    Attributes:
+        loss: `mae` aims at the median, `mse` at the mean, `huber` between them.
+        optimizer: Local optimiser, fresh in every round.
+        eta_l: Local learning rate.
+        batch_size: Windows per step; 0 = full batch.
+        weight_decay: Decoupled weight decay.
+    """
+
+    loss: Literal["mae", "mse", "huber"] = "mae"
+    optimizer: Literal["sgd", "adam"] = "adam"
+    eta_l: float = Field(1e-3, gt=0)
+    batch_size: int = Field(16, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class NLinear(Gradient):
+    """NLinear (Zeng et al. 2023): one linear map from the context, relative to its last value.
+
+    Attributes:
+        context_h: Length of the past it looks at, hours.
+    """
+
+    context_h: float = Field(168.0, gt=0)
+
+
+class Mlp(Gradient):
+    """A perceptron on the row features: one row per forecast step, shared over steps.
+
+    Attributes:
+        hidden: Widths of the hidden layers.
+        features: Feature groups (see `data/features.py`).
+    """
+
+    hidden: tuple[Positive, ...] = (64, 64)
+    features: tuple[Feature, ...] = ("lags", "day_profiles", "recent", "calendar")
+
+
+class Models(Table):
+    """Settings of each learner, used when that learner is run or compared."""
+
+    ridge: Ridge = Ridge()
+    nlinear: NLinear = NLinear()
+    mlp: Mlp = Mlp()
+
+
+# ---------------------------------------------------------------------------- federation
+class Federation(Table):
+    """The rounds.
+
+    Attributes:
+        num_server_rounds: Rounds of training (closed-form models need one and do one).
+        fraction_fit: Share of the clients that train in a round; at least one does.
+        local_epochs: Passes over a client's own windows per round.
+        min_clients: A round needs at least so many accepted replies.
+        timeout_s: How long to wait for replies.
+    """
+
+    num_server_rounds: Positive = 10
+    fraction_fit: float = Field(1.0, gt=0, le=1)
+    local_epochs: Positive = 1
+    min_clients: Positive = 1
+    timeout_s: float = Field(3600.0, gt=0)
+
+
+class Strategy(Table):
+    """How the server merges what clients send.
+
+    Attributes:
+        name: Entry of the table in `federation/strategies.py`.
+        eta: Server learning rate on the weighted mean of deltas; 1.0 is plain FedAvg.
+    """
+
+    name: Literal["fedavg"] = "fedavg"
+    eta: float = Field(1.0, gt=0)
+
+
+class Compare(Table):
+    """Which rows `fl-inmetro compare` prints.
+
+    Attributes:
+        models: Baselines and learners.
+        training: How each learner is trained.
+    """
+
+    models: tuple[Model, ...] = (*BASELINES, *LEARNERS)
+    training: tuple[Training, ...] = TRAININGS
+
+
+class RunConfig(Table):
+    """One run, whole: everything that decides its result.
+
+    Attributes:
+        name: Short name; part of the run's identifier.
+        seed: Root of all randomness.
+        engine: `loop` = in this process; `flower` = Flower's simulation engine (Ray).
+        model: The learner that `run` trains.
+        training: How `run` trains it.
+    """
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,40}$")
+    seed: int = Field(0, ge=0)
+    engine: Literal["loop", "flower"] = "loop"
+    model: Learner = "mlp"
+    training: Training = "federated"
+    data: Data = Data()
+    window: Window = Window()
+    models: Models = Models()
+    federation: Federation = Federation()
+    strategy: Strategy = Strategy()
+    compare: Compare = Compare()
+
+
+def known_zone(value: str) -> str:
+    """Return `value` if it names a time zone.
+
+    Raises:
+        ValueError: It does not.
+    """
+    try:
+        ZoneInfo(value)
+    except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError on some systems
+        raise ValueError(_zone_hint(value)) from error
+    except KeyError as error:
+        raise ValueError(_zone_hint(value)) from error
+    return value
+
+
+def _zone_hint(value: str) -> str:
+    return (
+        f"`{value}` is not a time zone; use an IANA name such as America/Sao_Paulo, UTC, "
+        "or a fixed offset such as Etc/GMT+3 (three hours behind UTC)"
+    )
