@@ -17,14 +17,14 @@ from fl_inmetro.units import Unit
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
-BASELINES = ("sn24", "sn168", "ha4", "persistence_ensemble")
-LEARNERS = ("ridge", "nlinear", "mlp")
-TRAININGS = ("local", "federated", "centralised")
-
 Learner = Literal["ridge", "nlinear", "mlp"]
 Training = Literal["local", "federated", "centralised"]
 Model = Literal["sn24", "sn168", "ha4", "persistence_ensemble", "ridge", "nlinear", "mlp"]
 Feature = Literal["lags", "day_profiles", "recent", "calendar"]
+
+BASELINES: tuple[Model, ...] = ("sn24", "sn168", "ha4", "persistence_ensemble")
+LEARNERS: tuple[Learner, ...] = ("ridge", "nlinear", "mlp")
+TRAININGS: tuple[Training, ...] = ("local", "federated", "centralised")
 
 
 class Table(BaseModel):
@@ -57,13 +57,16 @@ class FileFormat(Table):
         decimal: Decimal mark of CSV files.
         header: False for tables without names (wide files only; columns are then c000, c001, …).
         day_first: True for 31/12/2024, False for 12/31/2024; None decides from the file and refuses
-            when it cannot.
+            when it cannot. For dates that start with the year, True exchanges day and month back
+            where they were exchanged (day up to 12), False trusts them as they are written.
         start: Instant of the first row, for tables without timestamps.
         resolution_min: Step in minutes; None finds it in the timestamps.
         unit: Unit of the readings; power is the mean over the step.
         quantity: `interval` = energy or mean power of each step; `register` = running total.
         timezone: Clock of the timestamps: `UTC`, an IANA name, or a fixed offset (`Etc/GMT+3`).
         timestamp_marks: Whether a timestamp marks the start or the end of its step.
+        repeated_hour: What a lone reading in the hour that autumn repeats stands for: the `first`
+            passing (the second is missing), or `both` (each passing gets half of it).
         zeros_mean_missing: True when the source writes 0 for readings it does not have.
     """
 
@@ -78,6 +81,7 @@ class FileFormat(Table):
     quantity: Literal["interval", "register"] = "interval"
     timezone: str = "UTC"
     timestamp_marks: Literal["start", "end"] = "start"
+    repeated_hour: Literal["first", "both"] = "first"
     zeros_mean_missing: bool = False
 
     @field_validator("timezone")
@@ -91,7 +95,10 @@ class Cleaning(Table):
 
     Attributes:
         flat_hours: A non-zero value repeated for at least this long is a stuck meter.
+        flat: Report flat lines only, or mask them (mark them missing).
         outlier_factor: A reading above this many times the client's 99th percentile is an outlier.
+        outliers: Report outliers only, or mask them.
+        negatives: Mask negative readings, or keep them (meters of net consumption).
         max_gap_fill_h: Gaps up to this long are filled by straight lines; 0 leaves gaps as they are.
         min_days: A client with fewer days of usable readings is an error (FL206), or is
             left out when `drop_short` is set.
@@ -99,7 +106,10 @@ class Cleaning(Table):
     """
 
     flat_hours: float = Field(48.0, gt=0)
+    flat: Literal["report", "mask"] = "report"
     outlier_factor: float = Field(10.0, gt=1)
+    outliers: Literal["report", "mask"] = "mask"
+    negatives: Literal["mask", "keep"] = "mask"
     max_gap_fill_h: float = Field(0.0, ge=0)
     min_days: int = Field(0, ge=0)
     drop_short: bool = False
@@ -307,7 +317,7 @@ class Compare(Table):
         training: How each learner is trained.
     """
 
-    models: tuple[Model, ...] = (*BASELINES, *LEARNERS)
+    models: tuple[Model, ...] = BASELINES + LEARNERS
     training: tuple[Training, ...] = TRAININGS
 
 

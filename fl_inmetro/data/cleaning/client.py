@@ -1,0 +1,203 @@
+"""Cleaning of one client, step by step in one visible order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_inmetro.config.schema import Cleaning
+from fl_inmetro.data.cleaning import levels, values
+from fl_inmetro.data.cleaning.findings import Action, Ledger
+from fl_inmetro.data.cleaning.gaps import fill_short, gaps, trim
+from fl_inmetro.data.cleaning.instants import Aligned, align
+from fl_inmetro.data.cleaning.register import differences
+from fl_inmetro.data.cleaning.steps import place_on_grid
+from fl_inmetro.data.readings import Opened, Readings
+from fl_inmetro.data.series import ClientSeries
+from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.units import DAY_S, HOUR_S, TO_KILO, is_power, iso_utc
+
+Floats = NDArray[np.float64]
+Where = Callable[[NDArray[np.bool_]], list[str]]
+
+
+def clean_client(
+    readings: Readings, source: Opened, rules: Cleaning, ledger: Ledger
+) -> ClientSeries:
+    """Turn one client's readings into a series on the UTC grid; all that is found is noted.
+
+    The order: stamps to UTC, jitter and repeats (`align`); a register to differences; unit to kWh;
+    missing, zero, negative and impossible values; flat lines; outliers; onto the grid; gaps.
+
+    Raises:
+        DataError: FL205 nothing usable; FL206 less than `min_days`; FL207 no regular grid.
+    """
+    name = readings.client_id
+    if not readings.value.size or not np.isfinite(readings.value).any():
+        raise _empty(readings, ledger, "no reading at all")
+    # Inf is no reading; text files can contain it.
+    value = np.where(np.isfinite(readings.value), readings.value, np.nan)
+    aligned = align(
+        Readings(name, readings.clock_s, value, readings.line, readings.place), source, ledger
+    )
+
+    def where(mask: NDArray[np.bool_]) -> list[str]:
+        return [readings.where(aligned.row[i]) for i in np.flatnonzero(mask)[:3]]
+
+    missing = ~np.isfinite(aligned.value)
+    ledger.note(name, "missing_value", missing.sum(), "marked missing", where(missing))
+    energy_kwh = _energy_kwh(name, aligned, source, ledger, where)
+    energy_kwh = _mask_values(name, energy_kwh, aligned, source, rules, ledger, where)
+    if not np.isfinite(energy_kwh).any():
+        raise _empty(readings, ledger, "no usable reading after cleaning")
+
+    step_s = aligned.coarse_s
+    if aligned.fine_s != step_s:
+        other = aligned.own_s != aligned.own_s[0]
+        ledger.note(
+            name,
+            "changing_resolution",
+            other.sum(),
+            "repaired",
+            where(other),
+            f"{aligned.fine_s // 60} and {step_s // 60} min: all brought to {step_s // 60} min",
+        )
+    start_utc_s, grid = place_on_grid(aligned.utc_s, aligned.own_s, energy_kwh, step_s)
+    start_utc_s, grid = trim(start_utc_s, grid, step_s)
+    if not grid.size:
+        raise _empty(readings, ledger, "no step whose parts are all there")
+    grid = _gaps(name, start_utc_s, grid, step_s, rules, ledger)
+
+    change = levels.change_of_level(grid, step_s)
+    if change:
+        at, factor, meaning = change
+        ledger.note(
+            name,
+            "level_change",
+            grid.size - at,
+            "reported",
+            [iso_utc(start_utc_s + at * step_s)],
+            f"level changes by a factor of about {factor:g} ({meaning}?)",
+        )
+    _enough(readings, grid, start_utc_s, step_s, rules, ledger)
+    return ClientSeries(name, start_utc_s, step_s, grid)
+
+
+def _energy_kwh(
+    name: str, aligned: Aligned, source: Opened, ledger: Ledger, where: Where
+) -> Floats:
+    if source.quantity == "register":
+        change = differences(aligned.utc_s, aligned.value, aligned.own_s)
+        for kind, rows, action, detail in (
+            ("register_reset", change.reset, "marked missing", "the register fell"),
+            ("register_rollover", change.rollover, "repaired", "counted on from zero"),
+        ):
+            mask = np.zeros(aligned.value.shape, dtype=bool)
+            mask[rows] = True
+            done: Action = "repaired" if action == "repaired" else "marked missing"
+            ledger.note(name, kind, rows.size, done, where(mask), detail)
+        return change.energy * TO_KILO[source.unit]
+    factor = TO_KILO[source.unit]
+    if is_power(source.unit):
+        return aligned.value * (factor / HOUR_S) * aligned.own_s
+    return aligned.value * factor
+
+
+def _mask_values(
+    name: str,
+    energy_kwh: Floats,
+    aligned: Aligned,
+    source: Opened,
+    rules: Cleaning,
+    ledger: Ledger,
+    where: Where,
+) -> Floats:
+    result = energy_kwh.copy()
+
+    def handle(kind: str, found: NDArray[np.bool_], masks: bool, detail: str = "") -> None:
+        action: Action = "marked missing" if masks else "reported"
+        ledger.note(name, kind, found.sum(), action, where(found), detail)
+        if masks:
+            result[found] = np.nan
+
+    # A register that stands still is an empty house, whatever the rule for written zeros is.
+    if source.zeros_mean_missing and source.quantity == "interval":
+        handle("zero_missing", values.zeros(result), True)
+    handle("negative", values.negatives(result), rules.negatives == "mask")
+    if source.impossible_below is not None:
+        factor = TO_KILO[source.unit]
+        hours = aligned.own_s / HOUR_S if is_power(source.unit) else np.ones(result.shape)
+        floor = source.impossible_below
+        mask = values.below(result / (factor * hours), floor)
+        handle("impossible_low", mask, True, f"below {floor:g} {source.unit}")
+    steps = math.ceil(rules.flat_hours * HOUR_S / aligned.fine_s)
+    flat = values.flat_lines(result, steps)
+    handle("flat", flat, rules.flat == "mask", f"{rules.flat_hours:g} h or longer")
+    found = values.outliers(result, rules.outlier_factor)
+    peak = f", highest {np.nanmax(result):.4g} kWh" if found.any() else ""
+    detail = f"above {rules.outlier_factor:g} times the 99th percentile{peak}"
+    handle("outlier", found, rules.outliers == "mask", detail)
+    return result
+
+
+def _gaps(
+    name: str, start_utc_s: int, grid: Floats, step_s: int, rules: Cleaning, ledger: Ledger
+) -> Floats:
+    first, length = gaps(grid)
+    if not first.size:
+        return grid
+    ledger.note(
+        name,
+        "gap",
+        int(length.sum()),
+        "reported",
+        [iso_utc(start_utc_s + int(i) * step_s) for i in first[:3]],
+        f"{first.size} gaps, longest {int(length.max()) * step_s / HOUR_S:g} h",
+    )
+    most = int(rules.max_gap_fill_h * HOUR_S // step_s)
+    if most:
+        grid, filled = fill_short(grid, most)
+        detail = f"straight lines over gaps of up to {rules.max_gap_fill_h:g} h"
+        ledger.note(name, "gap_filled", filled, "repaired", (), detail)
+    return grid
+
+
+def _enough(
+    readings: Readings, grid: Floats, start_utc_s: int, step_s: int, rules: Cleaning, ledger: Ledger
+) -> None:
+    name = readings.client_id
+    usable = int(np.isfinite(grid).sum())
+    days = usable * step_s / DAY_S
+    if days >= rules.min_days:
+        return
+    span = f"{iso_utc(start_utc_s)} to {iso_utc(start_utc_s + grid.size * step_s)}"
+    action: Action = "reported" if rules.drop_short else "refused"
+    ledger.note(name, "too_short", usable, action, [readings.where(0)], f"{days:.1f} days")
+    raise DataError(
+        Fault(
+            "FL206",
+            f"client {name} has {days:.1f} days of usable readings ({span}), "
+            f"`cleaning.min-days` asks for {rules.min_days}",
+            f"client {name}, {readings.where(0)}",
+            "lower `cleaning.min-days`, or leave such clients out with "
+            "`cleaning.drop-short = true`",
+        )
+    )
+
+
+def _empty(readings: Readings, ledger: Ledger, why: str) -> DataError:
+    name = readings.client_id
+    place = readings.where(0) if readings.value.size else readings.place
+    ledger.note(name, "empty", max(int(readings.value.size), 1), "refused", [place], why)
+    return DataError(
+        Fault(
+            "FL205",
+            f"client {name} is empty: {why}",
+            f"client {name}, {place}",
+            "leave it out with `data.exclude`, or all such clients with "
+            "`cleaning.drop-short = true`",
+        )
+    )
