@@ -103,7 +103,7 @@ class GroupFinished:
 
 @dataclass(frozen=True)
 class ModelScored:
-    """One line of the comparison: a model's scores on the test window (see `metrics.SCORE_KEYS`)."""
+    """One line of the comparison: a model's scores on the test window (see `docs/runs.md`)."""
 
     model: str
     training: str

@@ -1,4 +1,4 @@
-"""Read, check, override, freeze and hash a `RunConfig`; all faults of a file at once, with lines."""
+"""Read, check, override, freeze and hash a `RunConfig`; all faults at once, with lines."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def load(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
     return check(raw, str(path) if path else "--set", lines)
 
 
-def check(raw: Mapping[str, Any], name: str = "config", lines: list[str] | None = None) -> RunConfig:
+def check(
+    raw: Mapping[str, Any], name: str = "config", lines: list[str] | None = None
+) -> RunConfig:
     """Turn plain data into a `RunConfig`.
 
     Raises:
@@ -90,7 +92,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
         found = re.search(r"at line (\d+)", str(error))
         place = f"{path}:{found.group(1)}" if found else str(path)
         raise ConfigError(
-            Fault("FL101", f"not valid TOML: {error}", place, "strings need quotes: name = \"x\"")
+            Fault("FL101", f"not valid TOML: {error}", place, 'strings need quotes: name = "x"')
         ) from None
     return _underscored(raw, str(path)), text.splitlines()
 
@@ -164,7 +166,7 @@ def _known_keys(path: list[str]) -> list[str]:
 
 
 def _line_of(location: list[str], lines: list[str]) -> int:
-    """Find the line of the longest known prefix of `location`; 0 when the key is not in the file."""
+    """Find the line of the longest known prefix of `location`; 0 when no line has one."""
     table: tuple[str, ...] = ()
     best, best_depth = 0, 0
     for number, line in enumerate(lines, start=1):

@@ -159,12 +159,16 @@ class FederatedData(Mapping[str, ClientSeries]):
                 Fault(
                     "FL205",
                     f"source `{manifest.source}` has no client left",
-                    "\n".join(f"{name}: {why}" for name, why in list(manifest.excluded.items())[:5]),
+                    "\n".join(
+                        f"{name}: {why}" for name, why in list(manifest.excluded.items())[:5]
+                    ),
                     "check the client filter and what cleaning excluded: "
                     "`fl-inmetro data check SOURCE`",
                 )
             )
-        odd = {n: s.resolution_s for n, s in clients.items() if s.resolution_s != manifest.resolution_s}
+        odd = {
+            n: s.resolution_s for n, s in clients.items() if s.resolution_s != manifest.resolution_s
+        }
         if odd:
             raise DataError(
                 Fault(

@@ -1,0 +1,1 @@
+"""Grids, strategy, rules, messages: how clients become a federation."""

@@ -1,0 +1,1 @@
+"""Forecasters: baselines, ridge in closed form, NLinear, MLP."""

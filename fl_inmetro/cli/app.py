@@ -1,0 +1,49 @@
+"""The tree of commands; nothing heavy is imported until a command runs."""
+
+from __future__ import annotations
+
+import typer
+
+from fl_inmetro.cli import data, runs
+from fl_inmetro.cli.explain import explain
+from fl_inmetro.cli.forecast import forecast, score
+from fl_inmetro.cli.report import report_command
+from fl_inmetro.cli.run import compare, run
+from fl_inmetro.i18n import text
+
+app = typer.Typer(
+    name="fl-inmetro",
+    help=text("cli.help"),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from fl_inmetro import __version__
+
+        typer.echo(f"fl-inmetro {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", help=text("cli.version"), callback=_version, is_eager=True
+    ),
+) -> None:
+    """Hold the options of the command itself."""
+
+
+app.command("run", help=text("cli.run.help"))(run)
+app.command("compare", help=text("cli.compare.help"))(compare)
+app.command("forecast", help=text("cli.forecast.help"))(forecast)
+app.command("score", help=text("cli.score.help"))(score)
+app.add_typer(data.app, name="data")
+app.add_typer(runs.app, name="runs")
+app.command("report")(report_command)
+app.command("explain", help=text("cli.explain.help"))(explain)

@@ -1,0 +1,122 @@
+"""`fl-inmetro run` and `fl-inmetro compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fl_inmetro.i18n import Language, language, text
+
+if TYPE_CHECKING:
+    from fl_inmetro.runs.record import RunRecord
+
+ConfigFile = Annotated[
+    Path | None, typer.Argument(metavar="CONFIG.toml", help=text("cli.run.config"))
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help=text("cli.run.set"))
+]
+Seed = Annotated[int | None, typer.Option(help=text("cli.run.seed"))]
+AsJson = Annotated[bool, typer.Option("--json", help=text("cli.json"))]
+Resume = Annotated[bool, typer.Option("--resume", help=text("cli.run.resume"))]
+Runs = Annotated[Path, typer.Option("--runs", envvar="FL_INMETRO_RUNS", help=text("cli.run.runs"))]
+Lang = Annotated[str | None, typer.Option("--lang", help=text("cli.lang"))]
+
+
+def run(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    as_json: AsJson = False,
+    resume: Resume = False,
+    runs: Runs = Path("runs"),
+    lang: Lang = None,
+) -> None:
+    """Train one model and score it beside the baselines."""
+    _carry_out("run", config, overrides, seed, as_json, resume, runs, language(lang))
+
+
+def compare(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    as_json: AsJson = False,
+    resume: Resume = False,
+    runs: Runs = Path("runs"),
+    lang: Lang = None,
+) -> None:
+    """Train every learner local-only, federated and centralised, and print the table."""
+    _carry_out("compare", config, overrides, seed, as_json, resume, runs, language(lang))
+
+
+def _carry_out(
+    kind: Literal["run", "compare"],
+    file: Path | None,
+    overrides: list[str] | None,
+    seed: int | None,
+    as_json: bool,
+    resume: bool,
+    root: Path,
+    lang: Language,
+) -> None:
+    from fl_inmetro.cli.progress import Display, stop_on_interrupt
+    from fl_inmetro.config import load
+
+    config = load(file, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
+    from fl_inmetro import session
+    from fl_inmetro.federation.grids import Interrupted
+    from fl_inmetro.report.html import write
+    from fl_inmetro.runs.record import RunRecord
+
+    with stop_on_interrupt() as should_stop, Display(lang) as display:
+        try:
+            if resume:
+                unfinished = session.find_unfinished(config, kind, root)
+                path = session.resume(unfinished, display, should_stop)
+            else:
+                path = session.start(config, kind, root, display, should_stop)
+        except (Interrupted, KeyboardInterrupt):
+            display.interrupted(kind, file, root)
+            raise typer.Exit(130) from None
+    record = RunRecord.open(path)
+    report = write(record, path / "report.html", lang)
+    if as_json:
+        _print_json(record, report)
+    else:
+        _print_end(record, report, kind, lang)
+
+
+def _print_json(record: RunRecord, report: Path) -> None:
+    import json
+
+    result: dict[str, Any] = {
+        "run": record.id,
+        "path": str(record.path),
+        "report": str(report),
+        "status": record.status,
+        "simulated": bool(record.manifest["data"].get("simulated")),
+        "rows": [_finite(row) for row in record.scores()],
+    }
+    typer.echo(json.dumps(result))
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN: a score that does not exist is null."""
+    return {k: None if isinstance(v, float) and v != v else v for k, v in row.items()}
+
+
+def _print_end(
+    record: RunRecord, report: Path, kind: Literal["run", "compare"], lang: Language
+) -> None:
+    from rich.console import Console
+
+    from fl_inmetro.cli.tables import score_table
+
+    console = Console()
+    if record.manifest["data"].get("simulated"):
+        console.print(text("cli.simulated", lang), style="bold yellow")
+    console.print(score_table(record.scores(), lang))
+    console.print(text("cli.run.report", lang, path=report), soft_wrap=True)
+    console.print(text(f"cli.{kind}.next", lang, run=record.id), soft_wrap=True, highlight=False)

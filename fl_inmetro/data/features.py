@@ -1,0 +1,254 @@
+"""Row features: one row per forecast step, from the past of its issue time and the calendar alone.
+
+Everything is divided by the client's own trailing mean at the issue time, so that clients of any
+size share one model and the scale never leaves the client. The same function serves training,
+scoring, and clients that no one has seen before.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_inmetro.data.calendar import local_clock, steps_per_day
+from fl_inmetro.data.windows import Windows
+from fl_inmetro.units import DAY_S
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.float32]
+
+#: Days of the past that the features look at.
+TRAILING_DAYS = 28
+#: A scale needs at least this share of a day of usable readings.
+MIN_SCALE_DAYS = 1.0
+#: Weights per day of the exponentially weighted profile.
+EWMA_WEIGHTS: Floats = np.power(0.8, np.arange(TRAILING_DAYS, dtype=np.float64))
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "lags": tuple(f"lag_{day}d" for day in range(1, 15)),
+    "day_profiles": (
+        "mean_same_weekday_4w",
+        "mean_day_type_28d",
+        "median_day_type_28d",
+        "mean_7d",
+        "ewma_28d",
+        "median_28d",
+    ),
+    "recent": (
+        "last_step",
+        "last_3h",
+        "last_6h",
+        "last_24h",
+        "last_7d",
+        "std_7d",
+        "slot_q10_28d",
+        "slot_q90_28d",
+        "last_24h_vs_day_type",
+        "missing_share",
+    ),
+    "calendar": (
+        *(f"{wave}_day_{k}" for k in (1, 2, 3, 4) for wave in ("sin", "cos")),
+        *(f"weekday_{day}" for day in range(7)),
+        *(f"{wave}_day_{k}_weekend" for k in (1, 2) for wave in ("sin", "cos")),
+        "sin_year",
+        "cos_year",
+        "lead",
+    ),
+}
+
+
+def feature_names(groups: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the columns of the chosen groups, in order."""
+    return tuple(name for group in GROUPS if group in groups for name in GROUPS[group])
+
+
+@dataclass(frozen=True, eq=False)
+class RowFeatures:
+    """Features of N windows.
+
+    Attributes:
+        x: Shape (N, H, F), dimensionless.
+        base: Shape (N, H), the profile that models correct, in units of the scale.
+        scale_kwh: Shape (N,), the trailing mean; NaN where the past is too short for one.
+    """
+
+    x: Rows
+    base: Rows
+    scale_kwh: Floats
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Shape (N,): True where a forecast can be made."""
+        return np.isfinite(self.scale_kwh)
+
+
+def trailing_scale_kwh(windows: Windows) -> Floats:
+    """Return each window's trailing mean over 28 days; shape (N,), kWh per step.
+
+    NaN where the past has less than a day of usable readings or is all zero.
+    """
+    return _scale(windows)[0]
+
+
+def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
+    """Compute the row features of one client's windows.
+
+    A value that is missing is replaced by the next best profile: day-type mean, then the mean of
+    the slot, then the trailing mean; `missing_share` tells the model how much that was.
+    """
+    horizon = windows.horizon
+    scale_kwh, missing = _scale(windows)
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        # An all-missing slice is an expected case here; it is filled below.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        days = np.arange(1, TRAILING_DAYS + 1)
+        # (N, H, K): the same time of day on the last K days, in units of the scale.
+        slots = windows.past.same_slot(days, horizon) / scale_kwh[:, None, None]
+        slot_mean = _mean(slots)
+        typed = np.where(_day_types_match(windows, days), slots, np.nan)
+        day_type = _first_known(_mean(typed), slot_mean, np.ones_like(slot_mean))
+
+        columns: list[Floats] = []
+        in_order = np.sort(slots, axis=2)  # NaN last
+        if "lags" in groups:
+            lags = slots[:, :, :14]
+            columns += list(np.moveaxis(np.where(np.isnan(lags), day_type[..., None], lags), 2, 0))
+        if "day_profiles" in groups:
+            weeks = windows.past.same_week_slot(np.arange(1, 5), horizon) / scale_kwh[:, None, None]
+            profiles = (
+                _mean(weeks),
+                day_type,
+                _quantile(np.sort(typed, axis=2), 0.5),
+                _mean(slots[:, :, :7]),
+                _mean(slots, EWMA_WEIGHTS),
+                _quantile(in_order, 0.5),
+            )
+            columns += [_first_known(profile, day_type) for profile in profiles]
+        if "recent" in groups:
+            columns += _recent(windows, scale_kwh, slots, in_order, day_type, missing)
+    if "calendar" in groups:
+        columns += _calendar(windows)
+    x = np.stack(columns, axis=2) if columns else np.zeros((len(windows), horizon, 0))
+    return RowFeatures(
+        x=np.nan_to_num(x, posinf=0.0, neginf=0.0).astype(np.float32),
+        base=np.nan_to_num(day_type, posinf=0.0, neginf=0.0).astype(np.float32),
+        scale_kwh=scale_kwh,
+    )
+
+
+# ------------------------------------------------------------------------------ internals
+def _scale(windows: Windows) -> tuple[Floats, Floats]:
+    """Return the trailing mean and the share of missing readings behind it, both (N,)."""
+    per_day = steps_per_day(windows.series.resolution_s)
+    recent = windows.past.lookback(TRAILING_DAYS * per_day)
+    known = np.isfinite(recent)
+    count = known.sum(axis=1)
+    mean = np.where(known, recent, 0.0).sum(axis=1) / np.maximum(count, 1)
+    enough = (count >= MIN_SCALE_DAYS * per_day) & (mean > 0)
+    return np.where(enough, mean, np.nan), 1.0 - count / known.shape[1]
+
+
+def _day_types_match(windows: Windows, days: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell for (N, H, K) whether the earlier day is of the target's day type."""
+    past_utc_s = windows.issue_utc_s[:, None, None] + (
+        _slot_offset(windows)[:, None] - days[None, :] * DAY_S
+    )
+    earlier = local_clock(past_utc_s, windows.timezone).day_type
+    match: NDArray[np.bool_] = earlier == windows.target_clock.day_type[..., None]
+    return match
+
+
+def _slot_offset(windows: Windows) -> NDArray[np.int64]:
+    """Return (H,), seconds from the issue time to each step's time of day within one day."""
+    step = np.arange(windows.horizon, dtype=np.int64) * windows.series.resolution_s
+    return step % DAY_S
+
+
+def _recent(
+    windows: Windows,
+    scale_kwh: Floats,
+    slots: Floats,
+    in_order: Floats,
+    day_type: Floats,
+    missing: Floats,
+) -> list[Floats]:
+    per_hour = max(1, 3600 // windows.series.resolution_s)
+    per_day = steps_per_day(windows.series.resolution_s)
+    week = windows.past.lookback(7 * per_day) / scale_kwh[:, None]
+
+    def mean_of_last(steps: int) -> Floats:
+        return _first_known(_mean(week[:, -steps:]), np.ones(len(windows)))
+
+    last_day = mean_of_last(per_day)
+    first_day = slots[:, :per_day, :]
+    usual_day = _mean(first_day.reshape(len(windows), first_day.shape[1] * first_day.shape[2]))
+    shape = (len(windows), windows.horizon)
+
+    def spread(value: Floats) -> Floats:
+        return np.broadcast_to(value[:, None], shape)
+
+    return [
+        spread(mean_of_last(1)),
+        spread(mean_of_last(3 * per_hour)),
+        spread(mean_of_last(6 * per_hour)),
+        spread(last_day),
+        spread(mean_of_last(7 * per_day)),
+        spread(_first_known(np.nanstd(week, axis=1), np.zeros(len(windows)))),
+        _first_known(_quantile(in_order, 0.1), day_type),
+        _first_known(_quantile(in_order, 0.9), day_type),
+        spread(_first_known(last_day - usual_day, np.zeros(len(windows)))),
+        spread(missing),
+    ]
+
+
+def _calendar(windows: Windows) -> list[Floats]:
+    clock = windows.target_clock
+    angle = 2 * np.pi * clock.second_of_day / DAY_S
+    weekend = (clock.day_type > 0).astype(np.float64)
+    day_waves = [wave(k * angle) for k in (1, 2, 3, 4) for wave in (np.sin, np.cos)]
+    year = 2 * np.pi * clock.day_of_year / 365.25
+    lead = np.broadcast_to(
+        np.arange(windows.horizon) / max(windows.horizon - 1, 1), clock.weekday.shape
+    )
+    return [
+        *day_waves,
+        *((clock.weekday == day).astype(np.float64) for day in range(7)),
+        *(wave * weekend for wave in day_waves[:4]),
+        np.sin(year),
+        np.cos(year),
+        lead,
+    ]
+
+
+def _first_known(*choices: Floats) -> Floats:
+    """Take the first choice that is a number, element by element."""
+    result = choices[0]
+    for choice in choices[1:]:
+        result = np.where(np.isnan(result), choice, result)
+    return result
+
+
+def _mean(values: Floats, weights: Floats | None = None) -> Floats:
+    """(Weighted) mean over the last axis with NaN left out; NaN where nothing is known."""
+    known = np.isfinite(values)
+    filled = np.where(known, values, 0.0)
+    w = np.ones(values.shape[-1]) if weights is None else weights
+    # A product with the weight vector is several times faster than nanmean over a short axis.
+    result: Floats = (filled @ w) / (known @ w)
+    return result
+
+
+def _quantile(in_order: Floats, level: float) -> Floats:
+    """Quantile over the last axis of values sorted with NaN last, linear between ranks."""
+    count = np.isfinite(in_order).sum(axis=-1)
+    rank = np.maximum(count - 1, 0) * level
+    low = np.floor(rank).astype(np.int64)
+    high = np.minimum(low + 1, np.maximum(count - 1, 0))
+    below = np.take_along_axis(in_order, low[..., None], axis=-1)[..., 0]
+    above = np.take_along_axis(in_order, high[..., None], axis=-1)[..., 0]
+    result: Floats = below + (above - below) * (rank - low)
+    return result

@@ -1,0 +1,63 @@
+"""Forecasts as a table: one row per client, issue time and target time.
+
+The columns `client_id`, `issue_time_utc`, `target_time_utc`, `mean` are the interchange format of
+`forecast` and `score`; the run directory adds `observed_kwh`, `model` and `training`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fl_inmetro.data.windows import Windows
+
+Floats = NDArray[np.float64]
+
+INSTANT = pa.timestamp("s", tz="UTC")
+
+
+def forecast_rows(client_id: str, windows: Windows, forecast_kwh: Floats) -> pa.Table:
+    """Return one client's forecasts as rows; steps without a forecast are left out.
+
+    Shapes: forecast (N, H), kWh per step.
+    """
+    made = np.isfinite(forecast_kwh).ravel()
+    issue = np.repeat(windows.issue_utc_s, windows.horizon)[made]
+    return pa.table(
+        {
+            "client_id": pa.DictionaryArray.from_arrays(
+                np.zeros(int(made.sum()), dtype=np.int32), [client_id]
+            ),
+            "issue_time_utc": pa.array(issue, type=pa.int64()).cast(INSTANT),
+            "target_time_utc": pa.array(windows.target_utc_s.ravel()[made]).cast(INSTANT),
+            "mean": forecast_kwh.ravel()[made],
+        }
+    )
+
+
+def observed_rows(
+    client_id: str, windows: Windows, forecast_kwh: Floats, labels: Mapping[str, str]
+) -> pa.Table:
+    """Return forecast rows with what was measured (NaN = unknown) and constant label columns."""
+    made = np.isfinite(forecast_kwh)
+    rows = forecast_rows(client_id, windows, forecast_kwh)
+    rows = rows.append_column("observed_kwh", pa.array(windows.target_kwh()[made]))
+    for name, value in labels.items():
+        column = pa.DictionaryArray.from_arrays(np.zeros(rows.num_rows, dtype=np.int32), [value])
+        rows = rows.append_column(name, column)
+    return rows
+
+
+def write_forecasts(tables: list[pa.Table], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write forecasts as Parquet, atomically; `metadata` goes into the file's key-value block."""
+    table = pa.concat_tables(tables, promote_options="default").unify_dictionaries()
+    block: dict[Any, Any] = {**(table.schema.metadata or {}), **metadata}
+    partial = path.with_name(path.name + ".partial")
+    pq.write_table(table.replace_schema_metadata(block), partial, compression="zstd")
+    partial.replace(path)

@@ -1,0 +1,197 @@
+"""Chronological splits: training, then validation, then test, by issue time.
+
+A window belongs to a split only if its whole target lies before the next split begins, so that no
+model is fitted or chosen on a reading that is scored later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_inmetro.config.schema import Window
+from fl_inmetro.data.calendar import issue_times_utc_s, local_date
+from fl_inmetro.data.series import ClientSeries, FederatedData
+from fl_inmetro.data.windows import Windows, horizon_steps, windows_at
+from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.units import iso_utc
+
+Ints = NDArray[np.int64]
+
+#: A client needs at least so many training windows to take part.
+MIN_TRAIN_WINDOWS = 7
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Issue times of each split, and what they have in common.
+
+    Attributes:
+        train: Shape (days,), epoch seconds.
+        validation: Likewise.
+        test: Likewise.
+        horizon: Steps of a forecast.
+        issue_time: Local time of issue, HH:MM.
+        timezone: Clock of issue and calendar.
+    """
+
+    train: Ints
+    validation: Ints
+    test: Ints
+    horizon: int
+    issue_time: str
+    timezone: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return the window as plain data for the run's manifest."""
+        return {
+            "timezone": self.timezone,
+            "issue_time": self.issue_time,
+            "horizon_steps": self.horizon,
+            **{
+                name: {
+                    "first_issue_utc": iso_utc(part[0]) if part.size else None,
+                    "last_issue_utc": iso_utc(part[-1]) if part.size else None,
+                    "issues": int(part.size),
+                }
+                for name, part in (
+                    ("train", self.train),
+                    ("validation", self.validation),
+                    ("test", self.test),
+                )
+            },
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class ClientSplits:
+    """One client's windows by split; each may be empty except where `split_client` says so."""
+
+    train: Windows
+    validation: Windows
+    test: Windows
+
+
+def resolve(window: Window, data: FederatedData) -> Splits:
+    """Turn the configuration's days into issue times for this data set.
+
+    Without test days the source's reference window is used (with its issue time and clock), and
+    without one of those the last `test_days` days of the data.
+
+    Raises:
+        DataError: FL210, the data do not cover the window.
+    """
+    reference = data.manifest.reference_window
+    horizon = horizon_steps(window.horizon_h, data.resolution_s)
+    issue_time, timezone = window.issue_time, window.timezone
+    first_known = min(series.start_utc_s for series in data.values())
+    last_known = max(series.end_utc_s for series in data.values())
+    if window.test_start and window.test_end:
+        first, last = window.test_start, window.test_end
+    elif reference:
+        first, last = (
+            date.fromisoformat(reference.test_start),
+            date.fromisoformat(reference.test_end),
+        )
+        issue_time, timezone = reference.issue_time, reference.timezone
+    else:
+        last = local_date(last_known - horizon * data.resolution_s, timezone)
+        if (
+            int(issue_times_utc_s(last, last, issue_time, timezone)[0])
+            + horizon * (data.resolution_s)
+            > last_known
+        ):
+            last -= timedelta(days=1)
+        first = last - timedelta(days=window.test_days - 1)
+    validation_first = first - timedelta(days=window.validation_days)
+    if window.train_start:
+        train_first = window.train_start
+    elif window.train_days:
+        train_first = validation_first - timedelta(days=window.train_days)
+    else:
+        train_first = local_date(first_known, timezone)
+    train_first = max(train_first, local_date(first_known, timezone))
+
+    def issues(start: date, end: date, before: int | None) -> Ints:
+        times = issue_times_utc_s(start, end, issue_time, timezone)
+        if before is None:
+            return times
+        return times[times + horizon * data.resolution_s <= before]
+
+    day = timedelta(days=1)
+    test = issues(first, last, None)
+    validation = issues(validation_first, first - day, int(test[0]))
+    boundary = int((validation if validation.size else test)[0])
+    train = issues(train_first, validation_first - day, boundary)
+    if not train.size or int(test[0]) >= last_known:
+        raise DataError(
+            Fault(
+                "FL210",
+                f"the data do not cover the window: test {first} to {last}, "
+                f"validation from {validation_first}, training before that",
+                f"readings from {iso_utc(first_known)} to {iso_utc(last_known)}",
+                "move `test-start`/`test-end` or shorten `validation-days` in [window]",
+            )
+        )
+    return Splits(train, validation, test, horizon, issue_time, timezone)
+
+
+def split_client(series: ClientSeries, splits: Splits) -> ClientSplits:
+    """Return one client's windows with known targets, by split."""
+    return ClientSplits(
+        *(
+            windows_at(series, issues, splits.horizon, splits.timezone)
+            for issues in (splits.train, splits.validation, splits.test)
+        )
+    )
+
+
+def split_fleet(
+    data: FederatedData, splits: Splits, *, drop_short: bool
+) -> tuple[dict[str, ClientSplits], dict[str, str]]:
+    """Return the clients that can take part, and why the others cannot.
+
+    A client without any reading in the training days is left out: it has nothing to say. One with
+    fewer than seven training windows is an error, unless `drop_short`.
+
+    Raises:
+        DataError: FL206, one fault per client that is too short; FL205, nobody is left.
+    """
+    clients: dict[str, ClientSplits] = {}
+    excluded: dict[str, str] = {}
+    faults: list[Fault] = []
+    for name, series in data.items():
+        parts = split_client(series, splits)
+        days = len(parts.train)
+        if days >= MIN_TRAIN_WINDOWS:
+            clients[name] = parts
+        elif not days and not len(parts.validation) and not len(parts.test):
+            excluded[name] = "no readings in the window"
+        elif drop_short or not days:
+            excluded[name] = f"{days} days to train on, {MIN_TRAIN_WINDOWS} are needed"
+        else:
+            faults.append(
+                Fault(
+                    "FL206",
+                    f"client `{name}` has {days} days to train on, {MIN_TRAIN_WINDOWS} are needed",
+                    f"client {name}: readings from {iso_utc(series.start_utc_s)} "
+                    f"to {iso_utc(series.end_utc_s)}",
+                    "leave it out with `[data.cleaning] drop-short = true`; it can still be "
+                    "forecast by the trained model: `fl-inmetro forecast`",
+                )
+            )
+    if faults:
+        raise DataError(faults)
+    if not clients:
+        raise DataError(
+            Fault(
+                "FL205",
+                "no client has readings to train on",
+                "\n".join(f"client {name}: {why}" for name, why in list(excluded.items())[:5]),
+                "move the window in [window], or use other data",
+            )
+        )
+    return clients, excluded

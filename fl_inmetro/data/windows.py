@@ -1,0 +1,196 @@
+"""Supervised windows without look-ahead by construction.
+
+A window is an index into a client's series, not a copy: `Windows` holds the steps at which
+forecasts are issued. A forecaster is handed `Past`, which refuses to return any value at or after
+an issue time, and the calendar of the target steps; only training and scoring see `target_kwh`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_inmetro.data.calendar import LocalClock, local_clock, steps_per_day, steps_per_week
+from fl_inmetro.data.series import ClientSeries
+from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.units import HOUR_S, iso_utc
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Past:
+    """A client's readings as seen from N issue times; it cannot return a later value.
+
+    Every access goes through `at`, which checks each step against the issue time of its row, so a
+    feature with a look-ahead fails when it is written and not when it is deployed.
+    """
+
+    __slots__ = ("__energy_kwh", "issue_index", "resolution_s")
+
+    def __init__(self, series: ClientSeries, issue_index: Ints) -> None:
+        last = int(issue_index.max()) if issue_index.size else 0
+        self.__energy_kwh = series.energy_kwh[: max(last, 0)]
+        self.issue_index = issue_index
+        self.resolution_s = series.resolution_s
+
+    def at(self, index: Ints) -> Floats:
+        """Return the energy of steps, NaN before the series begins.
+
+        Shapes: index (N, …) → (N, …), kWh; row n belongs to issue n.
+
+        Raises:
+            DataError: FL209, a step at or after its row's issue time was asked for.
+        """
+        issue = self.issue_index.reshape(-1, *([1] * (index.ndim - 1)))
+        if (index >= issue).any():
+            row = int(np.argwhere((index >= issue).reshape(len(issue), -1).any(axis=1))[0, 0])
+            raise DataError(
+                Fault(
+                    "FL209",
+                    "a forecaster asked for a reading that its issue time does not know yet",
+                    f"issue step {int(self.issue_index[row])}",
+                    "use lags of at least the forecast horizon, or `same_slot`",
+                )
+            )
+        # A series shorter than the issue time is simply unknown there: a forecast may be issued
+        # after the last reading.
+        size = self.__energy_kwh.size
+        inside = (index >= 0) & (index < size)
+        if size == 0:
+            return np.full(index.shape, np.nan)
+        return np.where(inside, self.__energy_kwh[np.where(inside, index, 0)], np.nan)
+
+    def lookback(self, steps: int) -> Floats:
+        """Return the last `steps` values before each issue time, oldest first; shape (N, steps)."""
+        return self.at(self.issue_index[:, None] + np.arange(-steps, 0, dtype=np.int64))
+
+    def same_slot(self, days_back: Ints, horizon: int) -> Floats:
+        """Return the same time of day on earlier days.
+
+        `days_back = 1` is the latest day on which that time of day is already known: yesterday for
+        the first 24 h of the forecast, the same again for the hours after that.
+
+        Shapes: days_back (K,) of values ≥ 1 → (N, H, K), kWh.
+        """
+        return self._periods_back(days_back, horizon, steps_per_day(self.resolution_s))
+
+    def same_week_slot(self, weeks_back: Ints, horizon: int) -> Floats:
+        """Return the same time on the same weekday of earlier weeks; as `same_slot` otherwise."""
+        return self._periods_back(weeks_back, horizon, steps_per_week(self.resolution_s))
+
+    def _periods_back(self, back: Ints, horizon: int, period: int) -> Floats:
+        step = np.arange(horizon, dtype=np.int64) % period
+        offset = step[:, None] - np.asarray(back, dtype=np.int64)[None, :] * period  # (H, K)
+        return self.at(self.issue_index[:, None, None] + offset[None])
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Forecasts to be made for one client.
+
+    Attributes:
+        series: The client's load.
+        issue_index: Shape (N,), step of the series with which each forecast begins, ascending.
+        horizon: Steps of a forecast, H.
+        timezone: Clock of the calendar features.
+    """
+
+    series: ClientSeries
+    issue_index: Ints
+    horizon: int
+    timezone: str = "UTC"
+
+    def __len__(self) -> int:
+        return int(self.issue_index.size)
+
+    @cached_property
+    def past(self) -> Past:
+        """What is known at each issue time."""
+        return Past(self.series, self.issue_index)
+
+    @property
+    def issue_utc_s(self) -> Ints:
+        """Shape (N,), issue instants."""
+        return self.series.start_utc_s + self.issue_index * self.series.resolution_s
+
+    @property
+    def target_utc_s(self) -> Ints:
+        """Shape (N, H), the instants at which the target steps begin."""
+        return self.issue_utc_s[:, None] + (
+            np.arange(self.horizon, dtype=np.int64) * self.series.resolution_s
+        )
+
+    @cached_property
+    def target_clock(self) -> LocalClock:
+        """Local calendar of the target steps, arrays of shape (N, H)."""
+        return local_clock(self.target_utc_s, self.timezone)
+
+    def target_kwh(self) -> Floats:
+        """Return what was measured; shape (N, H), NaN where unknown. For training and scoring."""
+        index = self.issue_index[:, None] + np.arange(self.horizon, dtype=np.int64)
+        energy = self.series.energy_kwh
+        inside = (index >= 0) & (index < energy.size)
+        if energy.size == 0:
+            return np.full(index.shape, np.nan)
+        return np.where(inside, energy[np.where(inside, index, 0)], np.nan)
+
+    def take(self, rows: Ints | NDArray[np.bool_]) -> Windows:
+        """Return a part of the windows (indices or mask)."""
+        return Windows(self.series, self.issue_index[rows], self.horizon, self.timezone)
+
+
+def horizon_steps(horizon_h: float, resolution_s: int) -> int:
+    """Return the steps of a forecast.
+
+    Raises:
+        DataError: FL207, the horizon is no whole number of steps.
+    """
+    steps, rest = divmod(round(horizon_h * HOUR_S), resolution_s)
+    if rest or steps < 1:
+        raise DataError(
+            Fault(
+                "FL207",
+                f"a horizon of {horizon_h:g} h is no whole number of {resolution_s} s steps",
+                "[window] horizon-h",
+                f"use a multiple of {resolution_s / HOUR_S:g} h",
+            )
+        )
+    return int(steps)
+
+
+def windows_at(
+    series: ClientSeries, issue_utc_s: Ints, horizon: int, timezone: str, *, known: bool = True
+) -> Windows:
+    """Return the windows of one client at the given issue instants.
+
+    Args:
+        series: The client's load.
+        issue_utc_s: Shape (N,), epoch seconds.
+        horizon: Steps of a forecast.
+        timezone: Clock of the calendar features.
+        known: Keep only windows with at least one known target (training, scoring); False keeps
+            every issue time at or before the end of the series (forecasting).
+
+    Raises:
+        DataError: FL207, an issue time is not on the client's grid.
+    """
+    index, rest = np.divmod(issue_utc_s - series.start_utc_s, series.resolution_s)
+    if rest.any():
+        odd = int(issue_utc_s[rest != 0][0])
+        raise DataError(
+            Fault(
+                "FL207",
+                f"issue time {iso_utc(odd)} is not on the {series.resolution_s} s grid",
+                f"client {series.client_id}",
+                "choose an `issue-time` (and `timezone`) on the grid of the readings",
+            )
+        )
+    last = len(series) - 1 if known else len(series)
+    windows = Windows(series, index[(index >= 0) & (index <= last)], horizon, timezone)
+    if not known or not len(windows):
+        return windows
+    return windows.take(np.flatnonzero(np.isfinite(windows.target_kwh()).any(axis=1)))

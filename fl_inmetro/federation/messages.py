@@ -1,0 +1,243 @@
+"""What travels: our values as Flower records, and back, checked.
+
+A request carries the state; a reply carries an update, sums, or an enrolment. Everything read from
+a reply is validated before it may touch the model: kind, keys, shapes, finite numbers, weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from fl_inmetro.errors import Fault, FederationError
+from fl_inmetro.learning.client import Enrolment
+from fl_inmetro.learning.update import Arrays, Update
+from fl_inmetro.metrics import SUM_NAMES, ErrorSums
+
+ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
+
+#: Message types of the three exchanges.
+ENROL, TRAIN, EVALUATE = "query.enrol", "train", "evaluate"
+
+_INTEGER_SUMS = frozenset({"n", "n_load", "n_naive"})
+
+
+def pack(arrays: Arrays) -> ArrayRecord:
+    """Return arrays as a Flower record, keys in order."""
+    return ArrayRecord({name: Array(np.asarray(a)) for name, a in sorted(arrays.items())})
+
+
+def unpack(record: ArrayRecord) -> Arrays:
+    """Return a Flower record as arrays."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def n_bytes(record: ArrayRecord) -> int:
+    """Return the bytes of the arrays of a record, without framing."""
+    return sum(array.numpy().nbytes for array in record.values())
+
+
+# ------------------------------------------------------------------------------ requests
+def train_request(state: ArrayRecord, round_: int, epochs: int, seed: int) -> RecordDict:
+    """Ask for a round of local work; `reply = delta` asks for w_k − w in place of weights."""
+    return RecordDict(
+        {
+            ARRAYS: state,
+            CONFIG: ConfigRecord(
+                {"server-round": round_, "local-epochs": epochs, "seed": seed, "reply": "delta"}
+            ),
+        }
+    )
+
+
+def evaluate_request(state: ArrayRecord, round_: int, split: str) -> RecordDict:
+    """Ask for the error sums of `validation` or `test`."""
+    return RecordDict(
+        {ARRAYS: state, CONFIG: ConfigRecord({"server-round": round_, "split": split})}
+    )
+
+
+# ------------------------------------------------------------------------------- replies
+def enrolment_reply(enrolment: Enrolment) -> RecordDict:
+    """Pack what a client says of itself."""
+    return RecordDict(
+        {
+            ARRAYS: pack(enrolment.sums),
+            CONFIG: ConfigRecord(
+                {
+                    "client-id": enrolment.client_id,
+                    "num-examples": enrolment.points,
+                    "x-shape": list(enrolment.x_shape),
+                    "horizon": enrolment.horizon,
+                }
+            ),
+        }
+    )
+
+
+def update_reply(update: Update, arrays: Arrays) -> RecordDict:
+    """Pack an update; `arrays` are its deltas, sums, or (for Flower's strategies) weights."""
+    return RecordDict(
+        {
+            ARRAYS: pack(arrays),
+            METRICS: MetricRecord(
+                {"num-examples": update.weight, "loss": update.loss, "seconds": update.seconds}
+            ),
+            CONFIG: ConfigRecord({"client-id": update.client_id}),
+        }
+    )
+
+
+def evaluation_reply(sums: Mapping[str, ErrorSums]) -> RecordDict:
+    """Pack error sums by meter, with the mean error that Flower's own strategies average."""
+    rows = {name: list(column) for name, column in zip(SUM_NAMES, _columns(sums), strict=True)}
+    total = sum(sums.values(), start=ErrorSums())
+    return RecordDict(
+        {
+            METRICS: MetricRecord({"num-examples": total.n, "wmape": total.wmape}),
+            "sums": MetricRecord(
+                {name: [float(v) for v in column] for name, column in rows.items()}
+            ),
+            CONFIG: ConfigRecord({"client-ids": list(sums)}),
+        }
+    )
+
+
+def read_enrolment(reply: Message) -> Enrolment:
+    """Read an enrolment.
+
+    Raises:
+        FederationError: FL301 malformed, FL303 the client failed.
+    """
+    content = _content(reply)
+    try:
+        config = content.config_records[CONFIG]
+        enrolment = Enrolment(
+            client_id=_text(config["client-id"]),
+            points=int(_number(config["num-examples"])),
+            x_shape=tuple(int(n) for n in _list(config["x-shape"])),
+            horizon=int(_number(config["horizon"])),
+            sums=unpack(content.array_records[ARRAYS]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _malformed(reply, f"enrolment: {error}") from None
+    if enrolment.points <= 0:
+        raise _malformed(reply, f"client `{enrolment.client_id}` has no training point")
+    for name, array in enrolment.sums.items():
+        if not np.isfinite(array).all():
+            raise _malformed(reply, f"enrolment: `{name}` is not finite")
+    return enrolment
+
+
+def read_update(reply: Message, client_id: str, points: int, like: Arrays | None) -> Update:
+    """Read and check an update.
+
+    Args:
+        reply: Flower's message.
+        client_id: Who was asked.
+        points: The client's training points at enrolment; no reply may claim more.
+        like: Arrays whose names and shapes the reply must have; None for closed-form sums.
+
+    Raises:
+        FederationError: FL301 malformed, FL303 the client failed.
+    """
+    content = _content(reply)
+    try:
+        arrays = unpack(content.array_records[ARRAYS])
+        metrics = content.metric_records[METRICS]
+        weight, loss = _number(metrics["num-examples"]), _number(metrics["loss"])
+        seconds = _number(metrics["seconds"])
+        sender = _text(content.config_records[CONFIG]["client-id"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _malformed(reply, f"update: {error}") from None
+    if sender != client_id:
+        raise _malformed(reply, f"`{sender}` answered for `{client_id}`")
+    if not (math.isfinite(weight) and 0 < weight <= points):
+        raise _malformed(reply, f"`{client_id}` claims weight {weight:g}, it enrolled {points}")
+    if not math.isfinite(loss):
+        raise _malformed(reply, f"`{client_id}` reports a loss that is not finite")
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise _malformed(reply, f"`{client_id}` sent `{name}` with values that are not finite")
+    if like is not None:
+        wanted = {name: a.shape for name, a in like.items()}
+        got = {name: a.shape for name, a in arrays.items()}
+        if wanted != got:
+            raise _malformed(reply, f"`{client_id}` sent shapes {got}, the model has {wanted}")
+    return Update(client_id, arrays, weight, loss, seconds)
+
+
+def read_evaluation(reply: Message) -> dict[str, ErrorSums]:
+    """Read error sums by meter.
+
+    Raises:
+        FederationError: FL301 malformed, FL303 the client failed.
+    """
+    content = _content(reply)
+    try:
+        names = [_text(n) for n in _list(content.config_records[CONFIG]["client-ids"])]
+        record = content.metric_records["sums"]
+        columns = [[float(v) for v in _list(record[name])] for name in SUM_NAMES]
+        rows = zip(*columns, strict=True)
+        sums = {name: _sums(row) for name, row in zip(names, rows, strict=True)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise _malformed(reply, f"evaluation: {error}") from None
+    return sums
+
+
+# ------------------------------------------------------------------------------ internals
+def _columns(sums: Mapping[str, ErrorSums]) -> list[tuple[float, ...]]:
+    rows = [astuple(s) for s in sums.values()]
+    return list(zip(*rows, strict=True)) if rows else [() for _ in SUM_NAMES]
+
+
+def _sums(row: tuple[float, ...]) -> ErrorSums:
+    if not all(math.isfinite(value) for value in row):
+        raise ValueError("sums are not finite")
+    values = {
+        name: int(value) if name in _INTEGER_SUMS else value
+        for name, value in zip(SUM_NAMES, row, strict=True)
+    }
+    return ErrorSums(**values)  # type: ignore[arg-type]  # int and float by name, above
+
+
+def _content(reply: Message) -> RecordDict:
+    if reply.has_error():
+        raise FederationError(
+            Fault(
+                "FL303",
+                "a client failed while it worked",
+                f"node {reply.metadata.src_node_id}: {reply.error.reason or 'no reason given'}",
+                'run with `engine = "loop"` to see the client\'s own error',
+            )
+        )
+    return reply.content
+
+
+def _malformed(reply: Message, why: str) -> FederationError:
+    return FederationError(
+        Fault("FL301", f"a reply was refused: {why}", f"node {reply.metadata.src_node_id}", "")
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"expected a number, got {type(value).__name__}")
+    return float(value)
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, got {type(value).__name__}")
+    return value

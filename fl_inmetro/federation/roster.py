@@ -1,0 +1,108 @@
+"""Enrolment: which node is which client, what it weighs, and the first state of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+
+from fl_inmetro import events
+from fl_inmetro.errors import Fault, FederationError
+from fl_inmetro.federation import messages
+from fl_inmetro.federation.rules import sum_arrays
+from fl_inmetro.learning.client import Enrolment
+from fl_inmetro.learning.update import Arrays, Learner
+
+#: Arrays of a state that are set at enrolment and never trained.
+BUFFERS = frozenset({"x_mean", "x_std"})
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The clients of a federation.
+
+    Attributes:
+        nodes: Client to node id, in the order of the clients' names. Node ids differ between
+            engines and runs; names do not, so every draw and every sum goes by name.
+        points: Client to its training points, n_k.
+        n_bytes: Bytes of the sums sent at enrolment.
+    """
+
+    nodes: Mapping[str, int]
+    points: Mapping[str, int]
+    n_bytes: int
+
+    @staticmethod
+    def trainable(state: Arrays) -> Arrays:
+        """Return the part of a state that clients train."""
+        return {name: array for name, array in state.items() if name not in BUFFERS}
+
+
+def enrol(
+    grid: Grid,
+    learner: Learner,
+    seed: int,
+    timeout: float,
+    group: int = 0,
+    emit: events.Emit = lambda event: None,
+) -> tuple[Roster, Arrays]:
+    """Ask every node who it is, and build the first state from the clients' sums.
+
+    Raises:
+        FederationError: FL304 when no client enrols or their windows differ in shape, FL305 when
+            two nodes claim one name.
+    """
+    requests = [
+        grid.create_message(RecordDict(), messages.ENROL, node, "0")
+        for node in sorted(grid.get_node_ids())
+    ]
+    entries: dict[str, tuple[int, Enrolment]] = {}
+    for reply in grid.send_and_receive(requests, timeout=timeout):
+        node = reply.metadata.src_node_id
+        try:
+            enrolment = messages.read_enrolment(reply)
+        except FederationError as error:
+            fault = error.faults[0]
+            reason = f"{fault.what} ({fault.where})" if fault.where else fault.what
+            emit(events.ClientRejected(group, 0, f"node {node}", fault.code, reason))
+            continue
+        if enrolment.client_id in entries:
+            raise FederationError(
+                Fault(
+                    "FL305",
+                    f"two nodes say they are client `{enrolment.client_id}`",
+                    f"nodes {entries[enrolment.client_id][0]} and {node}",
+                    "give every node its own `partition-id`",
+                )
+            )
+        entries[enrolment.client_id] = (node, enrolment)
+    if not entries:
+        raise FederationError(
+            Fault(
+                "FL304",
+                "no client could enrol",
+                f"{len(requests)} nodes were asked",
+                "see the rejected replies of the run",
+            )
+        )
+    ordered = [entries[name] for name in sorted(entries)]
+    shapes = {(e.x_shape, e.horizon, tuple(sorted(e.sums))) for _, e in ordered}
+    if len(shapes) > 1:
+        raise FederationError(
+            Fault(
+                "FL304",
+                "the clients' windows differ in shape",
+                "\n".join(f"client {e.client_id}: {e.x_shape}" for _, e in ordered[:5]),
+                "all clients need the same resolution, horizon and model settings",
+            )
+        )
+    first = ordered[0][1]
+    sums = sum_arrays([e.sums for _, e in ordered])
+    roster = Roster(
+        nodes={e.client_id: node for node, e in ordered},
+        points={e.client_id: e.points for _, e in ordered},
+        n_bytes=sum(a.nbytes for _, e in ordered for a in e.sums.values()),
+    )
+    return roster, learner.initial(sums, seed, first.x_shape, first.horizon)

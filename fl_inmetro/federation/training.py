@@ -1,0 +1,157 @@
+"""Train one federation on a grid, from its checkpoint if it has one, to its best model."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from flwr.serverapp import Grid
+
+from fl_inmetro import events
+from fl_inmetro.config.schema import RunConfig
+from fl_inmetro.errors import Fault, RunError
+from fl_inmetro.federation.roster import enrol
+from fl_inmetro.federation.strategies import FederatedStrategy, Progress, begin, merge_for
+from fl_inmetro.learning.update import Arrays, Learner
+from fl_inmetro.metrics import ErrorSums
+
+_STATE, _BEST = "state.", "best."
+
+
+class Shelf(Protocol):
+    """Where arrays are kept by name; a run directory."""
+
+    def save_state(self, name: str, arrays: Arrays, meta: Mapping[str, str]) -> None:
+        """Keep arrays whole or not at all."""
+
+    def load_state(self, name: str) -> tuple[Arrays, dict[str, str]] | None:
+        """Return what was kept, or None."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One federation of a run.
+
+    Attributes:
+        key: Name of its final weights, for example `mlp-federated-g0000`.
+        number: Its number within its model and training.
+        name: `federation`, `pooled`, or the client that trains alone.
+        checkpointed: Save after every round; small federations are simply done again.
+    """
+
+    key: str
+    number: int
+    name: str
+    checkpointed: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained federation.
+
+    Attributes:
+        state: The model of the best round.
+        sums: Error sums on the test windows, by meter.
+        n_bytes: Bytes of arrays and sums exchanged.
+        seconds: Wall time of training; of both parts, for a run that was resumed.
+    """
+
+    state: Arrays
+    sums: dict[str, ErrorSums]
+    n_bytes: int
+    seconds: float
+
+
+def train_group(
+    grid: Grid,
+    group: Group,
+    learner: Learner,
+    config: RunConfig,
+    shelf: Shelf,
+    emit: events.Emit,
+    rewind: Callable[[int], None] = lambda round_: None,
+) -> Outcome:
+    """Train, keep the best model on the shelf, and score it on the test windows.
+
+    A group that is already on the shelf is only scored; one with a checkpoint goes on from there,
+    after `rewind(round)` has removed what was recorded beyond it.
+    """
+    settings = config.federation
+    started = time.perf_counter()
+    roster, initial = enrol(grid, learner, config.seed, settings.timeout_s, group.number, emit)
+    checkpoint_key = f"{group.key}-checkpoint"
+    done = shelf.load_state(group.key)
+    kept = done or (shelf.load_state(checkpoint_key) if group.checkpointed else None)
+    progress, spent_before = _unpacked(*kept) if kept else (begin(initial, roster.n_bytes), 0.0)
+
+    def seconds() -> float:
+        return spent_before + time.perf_counter() - started
+
+    def keep(progress: Progress) -> None:
+        if group.checkpointed:
+            shelf.save_state(checkpoint_key, *_packed(progress, seconds()))
+
+    strategy = FederatedStrategy(
+        roster,
+        merge_for(learner, config.strategy),
+        closed_form=learner.closed_form,
+        settings=settings,
+        seed=config.seed,
+        group=group.number,
+        emit=emit,
+        after_round=keep,
+    )
+    spent = spent_before
+    if not done:
+        rewind(progress.round)
+        emit(events.GroupStarted(group.number, group.name, len(roster.nodes)))
+        progress = strategy.run(grid, progress, settings.num_server_rounds, settings.timeout_s)
+        spent = seconds()
+        shelf.save_state(group.key, *_packed(progress, spent))
+        emit(events.GroupFinished(group.number, progress.best_round, progress.best_nmae))
+    sums = strategy.score(grid, progress.best_state, settings.timeout_s)
+    return Outcome(progress.best_state, sums, progress.n_bytes, spent)
+
+
+def best_state(kept: tuple[Arrays, dict[str, str]] | None, run: str) -> Arrays:
+    """Return the best model among the arrays kept of a finished group.
+
+    Raises:
+        RunError: FL703, the weights are not there.
+    """
+    if kept is None:
+        raise RunError(
+            Fault("FL703", f"run `{run}` has lost weights of a finished model", run, "run it again")
+        )
+    return _unpacked(*kept)[0].best_state
+
+
+def _packed(progress: Progress, seconds: float) -> tuple[Arrays, dict[str, str]]:
+    arrays = {_STATE + name: array for name, array in progress.state.items()}
+    arrays |= {_BEST + name: array for name, array in progress.best_state.items()}
+    values = {
+        "round": progress.round,
+        "best_round": progress.best_round,
+        "best_nmae": progress.best_nmae,
+        "n_bytes": progress.n_bytes,
+        "seconds": seconds,
+    }
+    return arrays, {"progress": json.dumps(values)}
+
+
+def _unpacked(arrays: Arrays, meta: Mapping[str, str]) -> tuple[Progress, float]:
+    values = json.loads(meta["progress"])
+    return (
+        Progress(
+            round=values["round"],
+            state={n.removeprefix(_STATE): a for n, a in arrays.items() if n.startswith(_STATE)},
+            best_round=values["best_round"],
+            best_nmae=values["best_nmae"],
+            best_state={n.removeprefix(_BEST): a for n, a in arrays.items() if n.startswith(_BEST)},
+            n_bytes=values["n_bytes"],
+        ),
+        values["seconds"],
+    )

@@ -1,0 +1,273 @@
+"""Use a trained run: forecast any client, and score any file of forecasts.
+
+A forecast needs a client's own past and the model; clients the run has never seen are served like
+any other, because the scale is taken from each client's own past.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fl_inmetro.config import RunConfig
+from fl_inmetro.config.schema import LEARNERS
+from fl_inmetro.data.calendar import issue_times_utc_s, steps_per_week
+from fl_inmetro.data.forecast_table import INSTANT, forecast_rows
+from fl_inmetro.data.series import ClientSeries, FederatedData
+from fl_inmetro.data.windows import horizon_steps, windows_at
+from fl_inmetro.errors import DataError, Fault, RunError
+from fl_inmetro.experiment import Job
+from fl_inmetro.federation.training import best_state
+from fl_inmetro.learning.table import learner as learner_for
+from fl_inmetro.learning.update import Arrays, Learner
+from fl_inmetro.metrics import ErrorSums, naive_scale, score_fleet
+from fl_inmetro.runs.record import RunRecord
+from fl_inmetro.runs.weights import load as load_weights
+from fl_inmetro.units import iso_utc
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+REQUIRED = ("client_id", "issue_time_utc", "target_time_utc", "mean")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """The models of one job of a run.
+
+    Attributes:
+        job: The learner and how it was trained.
+        learner: The learner with its settings.
+        shared: The model for any client; None for local-only training.
+        own: Client to its own model (local-only training).
+    """
+
+    job: Job
+    learner: Learner
+    shared: Arrays | None
+    own: Mapping[str, Arrays]
+
+    def state_for(self, client_id: str) -> Arrays | None:
+        """Return the model for a client, or None where there is none."""
+        return self.shared if self.shared is not None else self.own.get(client_id)
+
+
+def trained_model(
+    record: RunRecord, model: str | None = None, training: str | None = None
+) -> TrainedModel:
+    """Return a run's model: the one named, else the federated one with the lowest test nMAE.
+
+    Raises:
+        RunError: FL707, the run has no such finished model.
+    """
+    scored = [row for row in record.scores() if row["model"] in LEARNERS]
+    fitting = [
+        row
+        for row in scored
+        if (model is None or row["model"] == model)
+        and (training is None or row["training"] == training)
+    ]
+    if not fitting:
+        have = ", ".join(f"{row['model']} ({row['training']})" for row in scored) or "none yet"
+        raise RunError(
+            Fault(
+                "FL707",
+                f"run `{record.id}` has no finished model that fits the question",
+                f"model {model or 'any'}, training {training or 'any'}; finished: {have}",
+                "choose one with --model and --training, or finish the run with --resume",
+            )
+        )
+    # What a federation gives to a new client is its shared model, so that is preferred.
+    order = {"federated": 0, "centralised": 1, "local": 2}
+    best = min(fitting, key=lambda row: (order[row["training"]], row["nmae"]))
+    job = Job(best["model"], best["training"])
+    learner = learner_for(job.model, record.config.models)
+    states = {
+        row["name"]: _best_state(record, job, int(row["group"]))
+        for row in record.federations(model=job.model, training=job.training)
+    }
+    if job.training == "local":
+        return TrainedModel(job, learner, None, states)
+    return TrainedModel(job, learner, next(iter(states.values())), {})
+
+
+def forecast(
+    record: RunRecord, trained: TrainedModel, data: FederatedData, first: date, last: date
+) -> tuple[pa.Table, dict[str, str]]:
+    """Forecast every client of `data`, issued on each day from `first` to `last`.
+
+    Returns:
+        The table (`client_id`, `issue_time_utc`, `target_time_utc`, `mean` in kWh per step), and
+        the clients that could not be forecast with the reason.
+
+    Raises:
+        DataError: FL207, the data are not on the resolution the model was trained on; FL206, no
+            client could be forecast.
+    """
+    config = record.config
+    _check_resolution(record, data)
+    issue_time, timezone = _clock(record, config)
+    issues = issue_times_utc_s(first, last, issue_time, timezone)
+    horizon = horizon_steps(config.window.horizon_h, data.resolution_s)
+    tables: list[pa.Table] = []
+    skipped: dict[str, str] = {}
+    for name, series in data.items():
+        state = trained.state_for(name)
+        if state is None:
+            skipped[name] = "FL212 it has no model of its own in this local-only run"
+            continue
+        windows = windows_at(series, issues, horizon, timezone, known=False)
+        design = trained.learner.design(windows, targets=False)
+        rows = forecast_rows(name, windows, trained.learner.forecast_kwh(state, design))
+        if rows.num_rows:
+            tables.append(rows)
+        else:
+            skipped[name] = "FL206 no day of readings in the four weeks before any issue time"
+    if not tables:
+        raise DataError(
+            Fault(
+                "FL206",
+                "no client could be forecast",
+                "\n".join(f"client {name}: {why}" for name, why in list(skipped.items())[:5]),
+                f"readings end at {iso_utc(max(s.end_utc_s for s in data.values()))}; "
+                "issue times must lie within or right after them",
+            )
+        )
+    return pa.concat_tables(tables), skipped
+
+
+def score_file(path: Path, data: FederatedData) -> tuple[dict[str, float], dict[str, ErrorSums]]:
+    """Score any file of forecasts against readings.
+
+    Returns:
+        The fleet's scores and the clients' error sums. The scale of MASE is each client's history
+        before its first issue time.
+
+    Raises:
+        RunError: FL708, the file lacks a column or cannot be read; FL709, no forecast meets a
+            reading of the data.
+    """
+    table = _read_forecasts(path)
+    clients = np.asarray(table["client_id"].cast(pa.string()).to_pylist(), dtype=object)
+    issue = _seconds(table["issue_time_utc"])
+    target = _seconds(table["target_time_utc"])
+    mean = table["mean"].cast(pa.float64()).to_numpy()
+    late = np.flatnonzero(target < issue)
+    if late.size:
+        row = int(late[0])
+        raise RunError(
+            Fault(
+                "FL708",
+                "a forecast is issued after the time it is for",
+                f"{path}: row {row}, client {clients[row]}, issued {iso_utc(int(issue[row]))}, "
+                f"for {iso_utc(int(target[row]))}",
+                "check that the two time columns are not exchanged",
+            )
+        )
+    order = np.argsort(clients.astype(str), kind="stable")
+    names, starts = np.unique(clients[order].astype(str), return_index=True)
+    sums: dict[str, ErrorSums] = {}
+    for name, rows in zip(names, np.split(order, starts[1:]), strict=True):
+        series = data.get(str(name))
+        if series is not None:
+            sums[str(name)] = _score_client(series, issue[rows], target[rows], mean[rows])
+    if not any(s.n for s in sums.values()):
+        raise RunError(
+            Fault(
+                "FL709",
+                "no forecast of the file meets a reading of the data",
+                f"{path}: clients {_some(names)}; data: clients {_some(data)}",
+                "check the clients' names, the period, and that times are UTC",
+            )
+        )
+    return score_fleet(sums), sums
+
+
+# ------------------------------------------------------------------------------ internals
+def _score_client(
+    series: ClientSeries,
+    issue: Ints,
+    target: Ints,
+    mean: Floats,
+) -> ErrorSums:
+    index, rest = np.divmod(target - series.start_utc_s, series.resolution_s)
+    inside = (rest == 0) & (index >= 0) & (index < len(series))
+    observed = np.where(inside, series.energy_kwh[np.where(inside, index, 0)], np.nan)
+    first = int(np.clip((issue.min() - series.start_utc_s) // series.resolution_s, 0, len(series)))
+    scale = naive_scale(series.energy_kwh[:first], steps_per_week(series.resolution_s))
+    return ErrorSums.of(mean, observed, scale)
+
+
+def _read_forecasts(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            Fault(
+                "FL708",
+                f"cannot read the forecasts: {reason}",
+                str(path),
+                "give the Parquet file that `fl-inmetro forecast -o FILE` writes",
+            )
+        ) from None
+    missing = [name for name in REQUIRED if name not in table.column_names]
+    if missing:
+        raise RunError(
+            Fault(
+                "FL708",
+                f"the file lacks {', '.join(f'`{name}`' for name in missing)}",
+                f"{path}: columns {', '.join(table.column_names)}",
+                f"a file of forecasts has {', '.join(REQUIRED)}",
+            )
+        )
+    return table
+
+
+def _seconds(column: pa.ChunkedArray) -> Ints:
+    """Read instants with or without zone (UTC) as epoch seconds."""
+    if pa.types.is_timestamp(column.type) and column.type.tz is None:
+        column = column.cast(pa.timestamp("s"))
+    else:
+        column = column.cast(INSTANT)
+    result: Ints = column.cast(pa.int64()).to_numpy()
+    return result
+
+
+def _best_state(record: RunRecord, job: Job, number: int) -> Arrays:
+    return best_state(load_weights(record.path, job.group_key(number)), record.id)
+
+
+def _check_resolution(record: RunRecord, data: FederatedData) -> None:
+    trained_on = int(record.manifest["data"]["resolution_s"])
+    if data.resolution_s != trained_on:
+        raise DataError(
+            Fault(
+                "FL207",
+                f"the model was trained on steps of {trained_on} s, "
+                f"the data have {data.resolution_s} s",
+                f"run {record.id}",
+                f"bring the data to it: --set data.resolution-min={trained_on // 60}",
+            )
+        )
+
+
+def _clock(record: RunRecord, config: RunConfig) -> tuple[str, str]:
+    """Return issue time and zone as the run resolved them (a reference window has its own)."""
+    window = record.manifest.get("window", {})
+    return (
+        window.get("issue_time", config.window.issue_time),
+        window.get("timezone", config.window.timezone),
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    every = [str(name) for name in names]
+    return ", ".join(every[:3]) + (f" and {len(every) - 3} more" if len(every) > 3 else "")

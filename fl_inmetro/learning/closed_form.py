@@ -1,0 +1,47 @@
+"""Federated ridge: clients send sums once, the server solves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fl_inmetro.config.schema import Ridge
+from fl_inmetro.data.windows import Windows
+from fl_inmetro.learning.update import Arrays, Floats
+from fl_inmetro.models import ridge
+from fl_inmetro.models.design import Design, row_design
+
+
+class RidgeLearner:
+    """Ridge regression on the row features; exact in one round (see `models/ridge.py`)."""
+
+    name = "ridge"
+    closed_form = True
+
+    def __init__(self, settings: Ridge) -> None:
+        self.settings = settings
+
+    def design(self, windows: Windows, *, targets: bool = True) -> Design:
+        """Build the row features."""
+        return row_design(windows, self.settings.features, targets=targets)
+
+    def enrol(self, design: Design) -> Arrays:
+        """Ridge needs nothing before its round."""
+        return {}
+
+    def initial(self, sums: Arrays, seed: int, shape: tuple[int, ...], horizon: int) -> Arrays:
+        """Start from the base profile: all coefficients zero."""
+        return {"coefficients": np.zeros(shape[-1] + 1)}
+
+    def update(self, state: Arrays, design: Design, epochs: int, seed: int) -> tuple[Arrays, float]:
+        """Return the client's sums, and the mean squared residual of the base profile."""
+        known = design.known.astype(bool)
+        loss = float(np.mean(design.residual[known] ** 2)) if known.any() else float("nan")
+        return dict(ridge.sufficient_statistics(design)), loss
+
+    def finish(self, state: Arrays, merged: Arrays) -> Arrays:
+        """Solve from the summed statistics."""
+        return dict(ridge.solve(merged, self.settings.alpha))
+
+    def forecast_kwh(self, state: Arrays, design: Design) -> Floats:
+        """Forecast in kWh."""
+        return design.to_kwh(ridge.correction(state, design.x))

@@ -1,0 +1,21 @@
+"""One visible table: configuration name → learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fl_inmetro.config.schema import Models
+from fl_inmetro.learning.closed_form import RidgeLearner
+from fl_inmetro.learning.gradient import MlpLearner, NLinearLearner
+from fl_inmetro.learning.update import Learner
+
+LEARNERS: dict[str, Callable[[Models], Learner]] = {
+    "ridge": lambda models: RidgeLearner(models.ridge),
+    "nlinear": lambda models: NLinearLearner(models.nlinear),
+    "mlp": lambda models: MlpLearner(models.mlp),
+}
+
+
+def learner(name: str, models: Models) -> Learner:
+    """Return the learner `name` with its settings."""
+    return LEARNERS[name](models)

@@ -1,0 +1,135 @@
+"""Open a run directory, carry the run out, and close it with the truth about how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fl_inmetro import events
+from fl_inmetro.config import RunConfig, config_hash
+from fl_inmetro.errors import ConfigError, Fault, FlInmetroError, RunError
+from fl_inmetro.experiment import Prepared, execute, prepare
+from fl_inmetro.federation import flower_compat
+from fl_inmetro.federation.grids import Interrupted
+from fl_inmetro.runs.layout import Kind
+from fl_inmetro.runs.record import RunRecord
+from fl_inmetro.runs.recorder import Recorder
+from fl_inmetro.runs.shelf import list_runs
+
+ShouldStop = Callable[[], bool]
+
+
+def start(
+    config: RunConfig, kind: Kind, root: Path, progress: events.Emit, should_stop: ShouldStop
+) -> Path:
+    """Begin a run in a new directory under `root` and return that directory.
+
+    Raises:
+        FlInmetroError: Bad data or configuration, or the federation could not go on.
+        Interrupted: `should_stop` said so; `resume` goes on from there.
+    """
+    _check_engine(config)
+    prepared = prepare(config)
+    recorder = Recorder.create(root, config, prepared.manifest, kind, prepared.splits.to_json())
+    return _carry_out(recorder, config, kind, prepared, progress, should_stop)
+
+
+def resume(path: Path, progress: events.Emit, should_stop: ShouldStop) -> Path:
+    """Go on with a run that was interrupted; it ends in the same bits as one that never was.
+
+    Raises:
+        RunError: FL705, its data changed since; and as `start`.
+    """
+    with_record = RunRecord.open(path)
+    config, manifest = with_record.config, with_record.manifest
+    prepared = prepare(config)
+    before, now = manifest["data"].get("files", {}), prepared.manifest["files"]
+    if before != now:
+        changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        raise RunError(
+            Fault(
+                "FL705",
+                f"the data of run `{path.name}` have changed since it began",
+                "\n".join(changed[:5]),
+                "start a new run, without --resume",
+            )
+        )
+    recorder = Recorder.reopen(path)
+    return _carry_out(recorder, config, manifest["kind"], prepared, progress, should_stop)
+
+
+def find_unfinished(config: RunConfig, kind: Kind, root: Path) -> Path:
+    """Return the newest unfinished run of this very configuration.
+
+    Raises:
+        RunError: FL706, there is none.
+    """
+    wanted = config_hash(config)
+    for summary in list_runs(root):
+        if summary.status in ("completed", "running") or summary.kind != kind:
+            continue
+        if summary.config_hash == wanted:
+            return Path(summary.path)
+    raise RunError(
+        Fault(
+            "FL706",
+            "there is no unfinished run of this configuration to resume",
+            f"{root}  config {wanted}",
+            "start it without --resume; `fl-inmetro runs ls` shows what there is",
+        )
+    )
+
+
+def _carry_out(
+    recorder: Recorder,
+    config: RunConfig,
+    kind: Kind,
+    prepared: Prepared,
+    progress: events.Emit,
+    should_stop: ShouldStop,
+) -> Path:
+    flower_compat.quiet()
+    emit = events.fan_out(recorder, progress)
+    started = time.perf_counter()
+
+    def finish(status: str, reason: str = "") -> None:
+        emit(events.RunFinished(status, time.perf_counter() - started, reason))
+
+    with recorder:
+        for name, why in prepared.excluded.items():
+            if not recorder.resumed:
+                emit(events.Note("info", f"client {name} takes no part: {why}"))
+        try:
+            execute(
+                config,
+                kind,
+                prepared,
+                recorder,
+                emit,
+                lambda: should_stop() or recorder.stop_requested(),
+            )
+        except (Interrupted, KeyboardInterrupt):
+            finish("interrupted")
+            raise
+        except FlInmetroError as error:
+            finish("failed", "; ".join(f"{f.code} {f.what}" for f in error.faults))
+            raise
+        except Exception as error:
+            finish("failed", f"{type(error).__name__}: {error}")
+            raise
+        finish("completed")
+    return recorder.path
+
+
+def _check_engine(config: RunConfig) -> None:
+    """Refuse what the configured engine cannot do."""
+    if config.engine != "loop":
+        raise ConfigError(
+            Fault(
+                "FL306",
+                f"engine `{config.engine}` runs one federated model through Flower",
+                "engine",
+                'use `engine = "loop"` for comparisons, local-only and centralised training',
+            )
+        )
