@@ -197,29 +197,15 @@ def _resolve(
     """Turn a name or a path, a configuration and options into the `[data]` table of a run."""
     from fl_inmetro.config.load import check as checked
     from fl_inmetro.config.load import load as read
-    from fl_inmetro.config.schema import FileFormat
-    from fl_inmetro.data.sources import LAYOUTS, SIMULATOR, SOURCES
-    from fl_inmetro.data.sources.guess import guess
+    from fl_inmetro.data.sources.guess import settings_for
 
     raw = read(config).data.model_dump() if config else {}
-    if target in (*SOURCES, SIMULATOR) and not Path(target).exists():
-        return checked({"data": {**raw, "source": target}}, target).data, ()
-    given = {key: value for key, value in options.items() if value is not None}
+    kept: dict[str, Any] = dict(raw.get("format", {}))
+    kept.update({key: value for key, value in options.items() if value is not None})
     named = {key: value for key, value in columns.items() if value is not None}
-    kept: dict[str, Any] = {**raw.get("format", {}), **given}
     kept["columns"] = {**kept.get("columns", {}), **named}
-    wanted = layout or (raw.get("source") if raw.get("source") in LAYOUTS else None)
-    # Checked before anything is guessed with it, so that a wrong option is named as such.
-    start = {**raw, "source": wanted or "long", "path": target, "format": kept}
-    settings: FileFormat = checked({"data": start}, "options").data.format
-    found = guess(target, settings, wanted)
-    kept["columns"] = {
-        **kept["columns"],
-        **{k: v for k, v in found.columns.items() if k not in named},
-    }
-    kept["header"] = found.header
-    whole = {**raw, "source": found.layout, "path": target, "format": kept}
-    return checked({"data": whole}, target).data, found.assumed
+    base = checked({"data": {**raw, "format": kept}}, "options").data
+    return settings_for(target, base, layout)
 
 
 def _table(title: str, columns: tuple[str, ...]) -> tuple[Any, Any]:
@@ -229,12 +215,17 @@ def _table(title: str, columns: tuple[str, ...]) -> tuple[Any, Any]:
 
     table = Table(title=text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     right = ("clients", "readings", "missing", "mean_kw", "peak_kw")
+    whole = (*right, "set", "done", "from", "to", "profile")
     for column in columns:
         justify: Literal["right", "left"] = "right" if column in right else "left"
         ratio = 1 if column in ("where", "title") else None
         # Numbers and names stay whole; the long column takes what is left.
         table.add_column(
-            text(f"data.column.{column}"), justify=justify, ratio=ratio, no_wrap=column in right
+            text(f"data.column.{column}"),
+            justify=justify,
+            ratio=ratio,
+            no_wrap=column in whole,
+            overflow="fold",
         )
     return Console(highlight=False), table
 
@@ -290,9 +281,9 @@ def _by_kind(report: CleaningReport) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for (kind, action), found in sorted(groups.items(), key=lambda g: KINDS.index(g[0][0])):
         worst = max(found, key=lambda f: f.count)
-        where = f"{worst.client_id}: {worst.places[0] if worst.places else ''}".rstrip(": ")
-        if worst.detail:
-            where += f"\n{worst.detail}"
+        where = "\n".join(
+            part for part in (worst.client_id, *worst.places[:1], worst.detail) if part
+        )
         rows.append(
             (
                 text(f"data.finding.{kind}"),
@@ -354,8 +345,8 @@ def _print_description(found: dict[str, Any], everything: bool) -> None:
             one["start_utc"][:10],
             one["end_utc"][:10],
             f"{number(100 * one['missing_share'], 1)} %",
-            number(one["mean_kw"], 2),
-            number(one["peak_kw"], 2),
+            number(one["mean_kw"], 2 if one["mean_kw"] < 1000 else 0),
+            number(one["peak_kw"], 2 if one["mean_kw"] < 1000 else 0),
             sparkline(one["profile_kw"]),
         )
     console.print(table)

@@ -14,8 +14,20 @@ from fl_inmetro.data.cleaning.steps import resample
 from fl_inmetro.data.readings import Opened
 from fl_inmetro.data.series import ClientSeries, FederatedData, Manifest
 from fl_inmetro.data.sources import LAYOUTS, SIMULATOR, SOURCES
+from fl_inmetro.data.sources.guess import settings_for as guessed
 from fl_inmetro.errors import DataError, Fault
 from fl_inmetro.units import DAY_S, HOUR_S, iso_utc
+
+
+def settings_for(source: str, base: Data) -> Data:
+    """Return the settings that read `source`: a known name, or a path whose layout is looked up.
+
+    Everything else that `base` says (format, cleaning, clients, step) is kept.
+
+    Raises:
+        DataError: FL202 or FL203 when the path is no table of readings.
+    """
+    return guessed(source, base)[0]
 
 
 def load(data: Data, seed: int = 0) -> FederatedData:
@@ -100,9 +112,9 @@ def _open(data: Data) -> Opened:
     if layout:
         return layout(data.path, data.format)
     known = [SIMULATOR, *SOURCES, *LAYOUTS]
-    near = difflib.get_close_matches(data.source, known, n=1)
+    near = difflib.get_close_matches(data.source, known, n=1, cutoff=0.4)
     hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
-    what = f"`{data.source}` is not a source"
+    what = f"`{data.source}` is neither a source known by name nor a file that is there"
     raise DataError(Fault("FL208", what, f'[data] source = "{data.source}"', hint))
 
 

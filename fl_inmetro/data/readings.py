@@ -43,6 +43,7 @@ class Readings:
     def where(self, index: int) -> str:
         """Return the place of one reading as it is printed: file, line and the stamp as written."""
         stamp = iso_utc(int(self.clock_s[index])).rstrip("Z").replace("T", " ")
+        stamp = stamp.removesuffix(":00")
         return f"{self.place}:{int(self.line[index])} ({stamp})"
 
 

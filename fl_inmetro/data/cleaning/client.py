@@ -155,7 +155,8 @@ def _gaps(
         int(length.sum()),
         "reported",
         [iso_utc(start_utc_s + int(i) * step_s) for i in first[:3]],
-        f"{first.size} gaps, longest {int(length.max()) * step_s / HOUR_S:g} h",
+        f"{first.size} gap{'s' if first.size > 1 else ''}, "
+        f"longest {int(length.max()) * step_s / HOUR_S:g} h",
     )
     most = int(rules.max_gap_fill_h * HOUR_S // step_s)
     if most:

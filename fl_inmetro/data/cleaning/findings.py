@@ -12,7 +12,6 @@ Action = Literal["repaired", "marked missing", "reported", "refused"]
 
 #: Every kind of finding, in the order of the report. Texts: `i18n/*/data.toml`, table `finding`.
 KINDS = (
-    "swapped_dates",
     "out_of_order",
     "missing_value",
     "nonexistent_hour",
