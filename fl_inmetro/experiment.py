@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+from flwr.serverapp import Grid
 
 from fl_inmetro import events
 from fl_inmetro.config.schema import BASELINES, LEARNERS, RunConfig
@@ -120,8 +121,11 @@ def execute(
     recorder: Recorder,
     emit: events.Emit,
     should_stop: Callable[[], bool],
+    grid: Grid | None = None,
 ) -> None:
     """Score the baselines, train and score every job, and keep the forecasts of the test window.
+
+    `grid` holds the nodes of another engine (one federated job); None = clients in this process.
 
     Raises:
         Interrupted: `should_stop` said so; the recorder holds all that is needed to go on.
@@ -134,7 +138,9 @@ def execute(
         emit(_scored(name, "baseline", sums, {}, n_bytes=0, seconds=seconds))
     local: dict[str, FleetSums] = {}
     for job in jobs_of(config, kind):
-        sums, n_bytes, seconds = _run_job(job, config, prepared, recorder, emit, should_stop, rows)
+        sums, n_bytes, seconds = _run_job(
+            job, config, prepared, recorder, emit, should_stop, rows, grid
+        )
         if job.training == "local":
             local[job.model] = sums
         emit(_scored(job.model, job.training, sums, local, n_bytes=n_bytes, seconds=seconds))
@@ -165,6 +171,7 @@ def _run_job(
     emit: events.Emit,
     should_stop: Callable[[], bool],
     rows: list[pa.Table],
+    nodes: Grid | None,
 ) -> tuple[dict[str, ErrorSums], int, float]:
     learner = learner_for(job.model, config.models)
     groups = groups_of(job, list(prepared.clients.values()))
@@ -178,13 +185,15 @@ def _run_job(
     n_bytes, seconds = 0, 0.0
     for group, members in groups:
         workers = [ClientWorker(client, learner) for client in members]
-        grid = LoopGrid(workers, should_stop)
+        grid = LoopGrid(workers, should_stop) if nodes is None else nodes
 
         def rewind(round_: int, number: int = group.number) -> None:
             if recorder.resumed:
                 recorder.rewind(number, round_, job.model, job.training)
 
-        outcome: Outcome = train_group(grid, group, learner, config, recorder, emit, rewind)
+        outcome: Outcome = train_group(
+            grid, group, learner, _settings_of(job, config), recorder, emit, rewind
+        )
         sums |= outcome.sums
         n_bytes += outcome.n_bytes
         seconds += outcome.seconds
@@ -193,6 +202,14 @@ def _run_job(
             for windows, forecast in worker.test_forecasts(outcome.state):
                 rows.append(observed_rows(windows.series.client_id, windows, forecast, labels))
     return sums, _bytes_moved(job, n_bytes, prepared), seconds
+
+
+def _settings_of(job: Job, config: RunConfig) -> RunConfig:
+    """Return the settings of a job's federations; those of one client cannot ask for a quorum."""
+    if job.training == "federated":
+        return config
+    alone = config.federation.model_copy(update={"min_clients": 1})
+    return config.model_copy(update={"federation": alone})
 
 
 def _bytes_moved(job: Job, n_bytes: int, prepared: Prepared) -> int:

@@ -155,10 +155,10 @@ def score_file(path: Path, data: FederatedData) -> tuple[dict[str, float], dict[
             reading of the data.
     """
     table = _read_forecasts(path)
-    clients = np.asarray(table["client_id"].cast(pa.string()).to_pylist(), dtype=object)
-    issue = _seconds(table["issue_time_utc"])
-    target = _seconds(table["target_time_utc"])
-    mean = table["mean"].cast(pa.float64()).to_numpy()
+    clients = np.asarray(table["client_id"].to_pylist(), dtype=object)
+    issue = table["issue_time_utc"].to_numpy()
+    target = table["target_time_utc"].to_numpy()
+    mean = table["mean"].to_numpy()
     late = np.flatnonzero(target < issue)
     if late.size:
         row = int(late[0])
@@ -172,6 +172,7 @@ def score_file(path: Path, data: FederatedData) -> tuple[dict[str, float], dict[
             )
         )
     order = np.argsort(clients.astype(str), kind="stable")
+    _refuse_repeats(path, clients[order].astype(str), issue[order], target[order])
     names, starts = np.unique(clients[order].astype(str), return_index=True)
     sums: dict[str, ErrorSums] = {}
     for name, rows in zip(names, np.split(order, starts[1:]), strict=True):
@@ -228,17 +229,58 @@ def _read_forecasts(path: Path) -> pa.Table:
                 f"a file of forecasts has {', '.join(REQUIRED)}",
             )
         )
-    return table
+    faults: list[Fault] = []
+    columns: dict[str, pa.ChunkedArray] = {}
+    for name in REQUIRED:
+        try:
+            column = _plain(name, table[name])
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            faults.append(_bad_column(path, name, f"cannot be used ({reason})"))
+            continue
+        # A forecast may be missing (null), but not whose and for when it is.
+        if name != "mean" and column.null_count:
+            faults.append(_bad_column(path, name, f"has {column.null_count} empty values"))
+        columns[name] = column
+    if faults:
+        raise RunError(faults)
+    return pa.table(columns)
 
 
-def _seconds(column: pa.ChunkedArray) -> Ints:
-    """Read instants with or without zone (UTC) as epoch seconds."""
-    if pa.types.is_timestamp(column.type) and column.type.tz is None:
-        column = column.cast(pa.timestamp("s"))
-    else:
-        column = column.cast(INSTANT)
-    result: Ints = column.cast(pa.int64()).to_numpy()
-    return result
+def _plain(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column as text, epoch seconds (instants without a zone are UTC), or float."""
+    if name == "client_id":
+        return column.cast(pa.string())
+    if name == "mean":
+        return column.cast(pa.float64())
+    naive = pa.types.is_timestamp(column.type) and column.type.tz is None
+    return column.cast(pa.timestamp("s") if naive else INSTANT).cast(pa.int64())
+
+
+def _bad_column(path: Path, name: str, why: str) -> Fault:
+    hint = "client_id is text, the two times are UTC timestamps in whole seconds, mean is kWh"
+    return Fault("FL708", f"column `{name}` {why}", str(path), hint)
+
+
+def _refuse_repeats(path: Path, clients: NDArray[np.str_], issue: Ints, target: Ints) -> None:
+    """Refuse a file with two forecasts of one thing, such as those of two models.
+
+    Shapes: all (R,), rows of one client together.
+    """
+    by_time = np.lexsort((target, issue, clients))
+    who, made, aim = clients[by_time], issue[by_time], target[by_time]
+    same = (who[1:] == who[:-1]) & (made[1:] == made[:-1]) & (aim[1:] == aim[:-1])
+    if same.any():
+        row = int(np.flatnonzero(same)[0])
+        raise RunError(
+            Fault(
+                "FL708",
+                f"{int(same.sum())} forecasts are there more than once",
+                f"{path}: client {who[row]}, issued {iso_utc(int(made[row]))}, "
+                f"for {iso_utc(int(aim[row]))}",
+                "keep one model per file (one `model` and `training`, where it has these columns)",
+            )
+        )
 
 
 def _best_state(record: RunRecord, job: Job, number: int) -> Arrays:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from flwr.serverapp import Grid
+
 from fl_inmetro import events
 from fl_inmetro.config import RunConfig, config_hash
 from fl_inmetro.errors import ConfigError, Fault, FlInmetroError, RunError
@@ -21,18 +23,34 @@ ShouldStop = Callable[[], bool]
 
 
 def start(
-    config: RunConfig, kind: Kind, root: Path, progress: events.Emit, should_stop: ShouldStop
+    config: RunConfig,
+    kind: Kind,
+    root: Path,
+    progress: events.Emit,
+    should_stop: ShouldStop,
+    *,
+    prepared: Prepared | None = None,
+    grid: Grid | None = None,
 ) -> Path:
     """Begin a run in a new directory under `root` and return that directory.
+
+    Args:
+        config: The configuration.
+        kind: `run` or `compare`.
+        root: Directory of all runs.
+        progress: Where events go besides the run directory.
+        should_stop: Looked at between clients; True stops the run.
+        prepared: The data, where the caller has them already.
+        grid: Nodes of another engine; None = the clients work in this process.
 
     Raises:
         FlInmetroError: Bad data or configuration, or the federation could not go on.
         Interrupted: `should_stop` said so; `resume` goes on from there.
     """
-    _check_engine(config)
-    prepared = prepare(config)
+    _check_engine(config, grid)
+    prepared = prepared or prepare(config)
     recorder = Recorder.create(root, config, prepared.manifest, kind, prepared.splits.to_json())
-    return _carry_out(recorder, config, kind, prepared, progress, should_stop)
+    return _carry_out(recorder, config, kind, prepared, progress, should_stop, grid)
 
 
 def resume(path: Path, progress: events.Emit, should_stop: ShouldStop) -> Path:
@@ -43,6 +61,7 @@ def resume(path: Path, progress: events.Emit, should_stop: ShouldStop) -> Path:
     """
     with_record = RunRecord.open(path)
     config, manifest = with_record.config, with_record.manifest
+    _check_engine(config, None)
     prepared = prepare(config)
     before, now = manifest["data"].get("files", {}), prepared.manifest["files"]
     if before != now:
@@ -88,6 +107,7 @@ def _carry_out(
     prepared: Prepared,
     progress: events.Emit,
     should_stop: ShouldStop,
+    grid: Grid | None = None,
 ) -> Path:
     flower_compat.quiet()
     emit = events.fan_out(recorder, progress)
@@ -108,6 +128,7 @@ def _carry_out(
                 recorder,
                 emit,
                 lambda: should_stop() or recorder.stop_requested(),
+                grid,
             )
         except (Interrupted, KeyboardInterrupt):
             finish("interrupted")
@@ -122,14 +143,31 @@ def _carry_out(
     return recorder.path
 
 
-def _check_engine(config: RunConfig) -> None:
-    """Refuse what the configured engine cannot do."""
-    if config.engine != "loop":
-        raise ConfigError(
-            Fault(
-                "FL306",
-                f"engine `{config.engine}` runs one federated model through Flower",
-                "engine",
-                'use `engine = "loop"` for comparisons, local-only and centralised training',
-            )
+def start_on_flower(config: RunConfig, kind: Kind, root: Path, say: Callable[[str], None]) -> Path:
+    """Run on Flower's simulation engine, one node per client; the server app keeps the run.
+
+    Raises:
+        ConfigError: FL306, what that engine does not do.
+        FederationError: FL308, Flower is missing or its run failed.
+    """
+    from fl_inmetro import flower_engine
+
+    if kind != "run" or config.training != "federated":
+        raise _only_loop("Flower's simulation trains one federated model")
+    return flower_engine.run(config, len(prepare(config).clients), root, say)
+
+
+def _check_engine(config: RunConfig, grid: Grid | None) -> None:
+    if config.engine == "flower" and grid is None:
+        raise _only_loop("a run on Flower's simulation is started whole and cannot be resumed")
+
+
+def _only_loop(why: str) -> ConfigError:
+    return ConfigError(
+        Fault(
+            "FL306",
+            why,
+            'engine = "flower"',
+            'use `engine = "loop"`: comparisons, local-only and centralised training, and --resume',
         )
+    )

@@ -75,6 +75,10 @@ class Display:
             case _:
                 pass
 
+    def say(self, line: str) -> None:
+        """Show a line of another engine's log."""
+        self._line(line)
+
     def interrupted(self, kind: str, file: Path | None, root: Path) -> None:
         """Say how to go on."""
         config = f" {file}" if file else ""

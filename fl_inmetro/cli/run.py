@@ -75,6 +75,8 @@ def _carry_out(
             if resume:
                 unfinished = session.find_unfinished(config, kind, root)
                 path = session.resume(unfinished, display, should_stop)
+            elif config.engine == "flower":
+                path = session.start_on_flower(config, kind, root, display.say)
             else:
                 path = session.start(config, kind, root, display, should_stop)
         except (Interrupted, KeyboardInterrupt):
@@ -117,6 +119,6 @@ def _print_end(
     console = Console()
     if record.manifest["data"].get("simulated"):
         console.print(text("cli.simulated", lang), style="bold yellow")
-    console.print(score_table(record.scores(), lang))
+    console.print(score_table(record.scores(), lang, console.width))
     console.print(text("cli.run.report", lang, path=report), soft_wrap=True)
     console.print(text(f"cli.{kind}.next", lang, run=record.id), soft_wrap=True, highlight=False)

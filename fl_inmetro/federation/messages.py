@@ -19,12 +19,16 @@ from fl_inmetro.learning.client import Enrolment
 from fl_inmetro.learning.update import Arrays, Update
 from fl_inmetro.metrics import SUM_NAMES, ErrorSums
 
-ARRAYS, METRICS, CONFIG = "arrays", "metrics", "config"
+ARRAYS, METRICS, CONFIG, SUMS = "arrays", "metrics", "config", "sums"
 
 #: Message types of the three exchanges.
 ENROL, TRAIN, EVALUATE = "query.enrol", "train", "evaluate"
 
 _INTEGER_SUMS = frozenset({"n", "n_load", "n_naive"})
+_NEVER_NEGATIVE = _INTEGER_SUMS | {"abs_kwh", "sq_kwh2", "naive_abs_kwh"}
+
+#: What reading a reply of the wrong form may raise (`int` of infinity is an OverflowError).
+_MALFORMED = (KeyError, TypeError, ValueError, OverflowError)
 
 
 def pack(arrays: Arrays) -> ArrayRecord:
@@ -100,9 +104,8 @@ def evaluation_reply(sums: Mapping[str, ErrorSums]) -> RecordDict:
     return RecordDict(
         {
             METRICS: MetricRecord({"num-examples": total.n, "wmape": total.wmape}),
-            "sums": MetricRecord(
-                {name: [float(v) for v in column] for name, column in rows.items()}
-            ),
+            # Not a MetricRecord: Flower's own strategies refuse a reply that has two of those.
+            SUMS: ConfigRecord({name: [float(v) for v in column] for name, column in rows.items()}),
             CONFIG: ConfigRecord({"client-ids": list(sums)}),
         }
     )
@@ -122,9 +125,9 @@ def read_enrolment(reply: Message) -> Enrolment:
             points=int(_number(config["num-examples"])),
             x_shape=tuple(int(n) for n in _list(config["x-shape"])),
             horizon=int(_number(config["horizon"])),
-            sums=unpack(content.array_records[ARRAYS]),
+            sums=_arrays(content.array_records[ARRAYS]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except _MALFORMED as error:
         raise _malformed(reply, f"enrolment: {error}") from None
     if enrolment.points <= 0:
         raise _malformed(reply, f"client `{enrolment.client_id}` has no training point")
@@ -134,26 +137,26 @@ def read_enrolment(reply: Message) -> Enrolment:
     return enrolment
 
 
-def read_update(reply: Message, client_id: str, points: int, like: Arrays | None) -> Update:
+def read_update(reply: Message, client_id: str, points: int, like: Arrays) -> Update:
     """Read and check an update.
 
     Args:
         reply: Flower's message.
         client_id: Who was asked.
         points: The client's training points at enrolment; no reply may claim more.
-        like: Arrays whose names and shapes the reply must have; None for closed-form sums.
+        like: Arrays whose names, shapes and dtypes the reply must have.
 
     Raises:
         FederationError: FL301 malformed, FL303 the client failed.
     """
     content = _content(reply)
     try:
-        arrays = unpack(content.array_records[ARRAYS])
+        arrays = _arrays(content.array_records[ARRAYS])
         metrics = content.metric_records[METRICS]
         weight, loss = _number(metrics["num-examples"]), _number(metrics["loss"])
         seconds = _number(metrics["seconds"])
         sender = _text(content.config_records[CONFIG]["client-id"])
-    except (KeyError, TypeError, ValueError) as error:
+    except _MALFORMED as error:
         raise _malformed(reply, f"update: {error}") from None
     if sender != client_id:
         raise _malformed(reply, f"`{sender}` answered for `{client_id}`")
@@ -162,13 +165,13 @@ def read_update(reply: Message, client_id: str, points: int, like: Arrays | None
     if not math.isfinite(loss):
         raise _malformed(reply, f"`{client_id}` reports a loss that is not finite")
     for name, array in arrays.items():
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
+        if not np.isfinite(array).all():
             raise _malformed(reply, f"`{client_id}` sent `{name}` with values that are not finite")
-    if like is not None:
-        wanted = {name: a.shape for name, a in like.items()}
-        got = {name: a.shape for name, a in arrays.items()}
-        if wanted != got:
-            raise _malformed(reply, f"`{client_id}` sent shapes {got}, the model has {wanted}")
+    # The dtype too: a float64 that is finite may be infinite in a float32 model.
+    wanted = {name: (a.shape, a.dtype.name) for name, a in like.items()}
+    got = {name: (a.shape, a.dtype.name) for name, a in arrays.items()}
+    if wanted != got:
+        raise _malformed(reply, f"`{client_id}` sent {got}, the model has {wanted}")
     return Update(client_id, arrays, weight, loss, seconds)
 
 
@@ -181,16 +184,34 @@ def read_evaluation(reply: Message) -> dict[str, ErrorSums]:
     content = _content(reply)
     try:
         names = [_text(n) for n in _list(content.config_records[CONFIG]["client-ids"])]
-        record = content.metric_records["sums"]
+        record = content.config_records[SUMS]
         columns = [[float(v) for v in _list(record[name])] for name in SUM_NAMES]
         rows = zip(*columns, strict=True)
         sums = {name: _sums(row) for name, row in zip(names, rows, strict=True)}
-    except (KeyError, TypeError, ValueError) as error:
+    except _MALFORMED as error:
         raise _malformed(reply, f"evaluation: {error}") from None
     return sums
 
 
 # ------------------------------------------------------------------------------ internals
+def _arrays(record: ArrayRecord) -> Arrays:
+    """Unpack what somebody else has packed.
+
+    Raises:
+        ValueError: A value is no array of floating-point numbers.
+    """
+    arrays: Arrays = {}
+    for name, packed in record.items():
+        try:
+            array = packed.numpy()
+        except Exception as error:  # bytes from outside: NumPy may raise anything on them
+            raise ValueError(f"`{name}` cannot be read: {error}") from None
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            raise ValueError(f"`{name}` is no array of floating-point numbers")
+        arrays[name] = array
+    return arrays
+
+
 def _columns(sums: Mapping[str, ErrorSums]) -> list[tuple[float, ...]]:
     rows = [astuple(s) for s in sums.values()]
     return list(zip(*rows, strict=True)) if rows else [() for _ in SUM_NAMES]
@@ -199,6 +220,11 @@ def _columns(sums: Mapping[str, ErrorSums]) -> list[tuple[float, ...]]:
 def _sums(row: tuple[float, ...]) -> ErrorSums:
     if not all(math.isfinite(value) for value in row):
         raise ValueError("sums are not finite")
+    for name, value in zip(SUM_NAMES, row, strict=True):
+        if value < 0 and name in _NEVER_NEGATIVE:
+            raise ValueError(f"`{name}` is negative")
+        if name in _INTEGER_SUMS and value != int(value):
+            raise ValueError(f"`{name}` is no whole number")
     values = {
         name: int(value) if name in _INTEGER_SUMS else value
         for name, value in zip(SUM_NAMES, row, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl_inmetro import events
@@ -14,9 +14,6 @@ from fl_inmetro.federation import messages
 from fl_inmetro.federation.rules import sum_arrays
 from fl_inmetro.learning.client import Enrolment
 from fl_inmetro.learning.update import Arrays, Learner
-
-#: Arrays of a state that are set at enrolment and never trained.
-BUFFERS = frozenset({"x_mean", "x_std"})
 
 
 @dataclass(frozen=True)
@@ -34,11 +31,6 @@ class Roster:
     points: Mapping[str, int]
     n_bytes: int
 
-    @staticmethod
-    def trainable(state: Arrays) -> Arrays:
-        """Return the part of a state that clients train."""
-        return {name: array for name, array in state.items() if name not in BUFFERS}
-
 
 def enrol(
     grid: Grid,
@@ -55,10 +47,11 @@ def enrol(
             two nodes claim one name.
     """
     requests = [
-        grid.create_message(RecordDict(), messages.ENROL, node, "0")
+        Message(RecordDict(), node, messages.ENROL, group_id="0")
         for node in sorted(grid.get_node_ids())
     ]
     entries: dict[str, tuple[int, Enrolment]] = {}
+    refused: list[str] = []
     for reply in grid.send_and_receive(requests, timeout=timeout):
         node = reply.metadata.src_node_id
         try:
@@ -67,6 +60,7 @@ def enrol(
             fault = error.faults[0]
             reason = f"{fault.what} ({fault.where})" if fault.where else fault.what
             emit(events.ClientRejected(group, 0, f"node {node}", fault.code, reason))
+            refused.append(reason)
             continue
         if enrolment.client_id in entries:
             raise FederationError(
@@ -83,12 +77,15 @@ def enrol(
             Fault(
                 "FL304",
                 "no client could enrol",
-                f"{len(requests)} nodes were asked",
-                "see the rejected replies of the run",
+                "\n".join([f"{len(requests)} nodes were asked", *refused[:3]]),
+                "the reasons of all nodes are in the run directory",
             )
         )
     ordered = [entries[name] for name in sorted(entries)]
-    shapes = {(e.x_shape, e.horizon, tuple(sorted(e.sums))) for _, e in ordered}
+    shapes = {
+        (e.x_shape, e.horizon, tuple(sorted((name, a.shape) for name, a in e.sums.items())))
+        for _, e in ordered
+    }
     if len(shapes) > 1:
         raise FederationError(
             Fault(

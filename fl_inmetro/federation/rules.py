@@ -13,6 +13,9 @@ from fl_inmetro.learning.update import Arrays, Learner, Update
 
 Floats = NDArray[np.float64]
 
+#: Arrays of a state that are set at enrolment and never trained.
+BUFFERS = frozenset({"x_mean", "x_std"})
+
 
 def weights_of(updates: Sequence[Update]) -> Floats:
     """Return n_k / Σn, shape (K,); they sum to one."""
@@ -55,6 +58,9 @@ def sum_arrays(parts: Sequence[Arrays]) -> Arrays:
 class Merge(Protocol):
     """How a round's updates become the next state."""
 
+    def reply_like(self, state: Arrays) -> Arrays:
+        """Return arrays with the names, shapes and dtypes that a reply must have."""
+
     def __call__(self, state: Arrays, updates: Sequence[Update]) -> Arrays:
         """Return the next state; `updates` is not empty."""
 
@@ -68,6 +74,10 @@ class DeltaMerge:
     """
 
     eta: float = 1.0
+
+    def reply_like(self, state: Arrays) -> Arrays:
+        """Return the trained part of the state: buffers have no delta."""
+        return {name: array for name, array in state.items() if name not in BUFFERS}
 
     def __call__(self, state: Arrays, updates: Sequence[Update]) -> Arrays:
         """Return the next state; buffers, which have no delta, stay as they are."""
@@ -83,6 +93,10 @@ class StatisticsMerge:
     """Closed form: add the clients' sums and let the learner solve."""
 
     learner: Learner
+
+    def reply_like(self, state: Arrays) -> Arrays:
+        """Return sums of the right shapes."""
+        return self.learner.sums_like(state)
 
     def __call__(self, state: Arrays, updates: Sequence[Update]) -> Arrays:
         """Return the solution."""

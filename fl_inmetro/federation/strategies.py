@@ -102,7 +102,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Select clients and ask them to train."""
-        del config
+        del config, grid
         selected = sample_clients(
             list(self._roster.nodes), self._settings.fraction_fit, self._seed, server_round
         )
@@ -113,9 +113,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         )
         self._round_bytes_down = messages.n_bytes(arrays) * len(selected)
         return [
-            grid.create_message(
-                content, messages.TRAIN, self._roster.nodes[name], str(server_round)
-            )
+            Message(content, self._roster.nodes[name], messages.TRAIN, group_id=str(server_round))
             for name in selected
         ]
 
@@ -150,7 +148,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         content = messages.evaluate_request(arrays, server_round, split)
         self._round_bytes_down += messages.n_bytes(arrays) * len(self._roster.nodes)
         return [
-            grid.create_message(content, messages.EVALUATE, node, str(server_round))
+            Message(content, node, messages.EVALUATE, group_id=str(server_round))
             for node in self._roster.nodes.values()
         ]
 
@@ -221,8 +219,10 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         metrics = self.aggregate_evaluate(number, grid.send_and_receive(requests, timeout=timeout))
         nmae = float(metrics["nmae"]) if metrics else float("nan")
         state = messages.unpack(arrays) if arrays else progress.state
-        # Without any validation score (nan) the latest round is the best that is known.
-        is_best = not nmae >= progress.best_nmae
+        # Without any validation score so far (nan) the latest round is the best that is known; a
+        # round that nobody could evaluate does not displace one that was.
+        known = np.isfinite(progress.best_nmae)
+        is_best = not known or nmae < progress.best_nmae
         self._emit(
             events.RoundFinished(
                 self._group,
@@ -243,8 +243,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
 
     def _accepted(self, server_round: int, replies: Iterable[Message]) -> list[Update]:
         names = {node: name for name, node in self._roster.nodes.items()}
-        # Buffers are not trained, so an update has no delta for them.
-        like = None if self._closed_form else self._roster.trainable(self._state)
+        like = self._merge.reply_like(self._state)
         down = sum(array.nbytes for array in self._state.values())
         updates: dict[str, Update] = {}
         for reply in replies:
@@ -278,11 +277,22 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
     def _evaluations(self, server_round: int, replies: Iterable[Message]) -> dict[str, ErrorSums]:
         names = {node: name for name, node in self._roster.nodes.items()}
         sums: dict[str, ErrorSums] = {}
+        answered: set[str] = set()
         for reply in replies:
+            name = names.get(reply.metadata.src_node_id, "unknown")
             try:
-                sums |= messages.read_evaluation(reply)
+                reported = messages.read_evaluation(reply)
+                # The one client of centralised training speaks for all meters, others for theirs.
+                if name in answered or name == "unknown":
+                    raise FederationError(Fault("FL301", f"`{name}` was not asked, or not twice"))
+                if len(names) > 1 and set(reported) != {name}:
+                    others = ", ".join(f"`{other}`" for other in reported)
+                    raise FederationError(Fault("FL301", f"`{name}` answered for {others}"))
             except FederationError as error:
-                self._reject(server_round, names.get(reply.metadata.src_node_id, "unknown"), error)
+                self._reject(server_round, name, error)
+                continue
+            answered.add(name)
+            sums |= reported
         self._round_bytes_up += 8 * len(SUM_NAMES) * len(sums)
         return dict(sorted(sums.items()))
 

@@ -1,0 +1,56 @@
+# fl-inmetro. `make` alone lists what there is to make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+# One torch thread per process; no telemetry and no download by Flower.
+export OMP_NUM_THREADS ?= 1
+export FLWR_TELEMETRY_ENABLED = 0
+export FLWR_DISABLE_UPDATE_CHECK = 1
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install run compare flower test test-flower lint format bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[simulation,dev]'
+	@touch $@
+
+install: $(STAMP) ## Make the virtual environment .venv with everything in it
+
+run: $(STAMP) ## Train on the built-in simulator: table, report, what to try next
+	$(BIN)/fl-inmetro run examples/quickstart.toml
+
+compare: $(STAMP) ## Local-only, federated and centralised on the simulator
+	$(BIN)/fl-inmetro compare examples/quickstart.toml
+
+flower: $(STAMP) ## The same application on Flower's simulation engine (10 nodes)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/flwr run . --stream --federation-config "num-supernodes=10" --run-config "runs-dir='$(CURDIR)/runs'"
+
+test: $(STAMP) ## Run the tests (those that need data read $$FL_INMETRO_DATA, or say why they skip)
+	$(BIN)/python -m pytest -n 2 -m "not flower"
+
+test-flower: $(STAMP) ## Run the tests that start Flower's simulation engine (Ray)
+	$(BIN)/python -m pytest -m flower
+
+lint: $(STAMP) ## Style and types: ruff, mypy strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## Bring the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## Measure: import of 10 million readings, start of the command line
+	$(BIN)/python benchmarks/import_readings.py
+	$(BIN)/python benchmarks/command_start.py
+
+clean: ## Remove the environment and caches (runs stay)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,88 @@
+"""Run a configuration on Flower's simulation engine: `flwr run` on this checkout, and wait for it.
+
+Flower packs the application from its directory, so this engine needs a source checkout (where
+`pyproject.toml` stands beside the package). The server app writes the run directory.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import fl_inmetro
+from fl_inmetro.config import RunConfig, to_toml
+from fl_inmetro.errors import Fault, FederationError
+from fl_inmetro.federation.flower_compat import OFFLINE_ENVIRONMENT
+from fl_inmetro.task import FEDERATION_KEYS, RUN_DIRECTORY
+
+#: Lines of Flower's log that are shown when it fails.
+_TAIL_LINES = 15
+
+
+def run(config: RunConfig, clients: int, root: Path, say: Callable[[str], None]) -> Path:
+    """Run `config` with one Flower node per client and return the run directory.
+
+    Args:
+        config: The configuration; one federated model.
+        clients: Number of clients of its data, and so of nodes.
+        root: Directory of all runs.
+        say: Where each line of Flower's log goes.
+
+    Raises:
+        FederationError: FL308, Flower or the checkout is missing, or the run failed there.
+    """
+    application = Path(fl_inmetro.__file__).parent.parent
+    command = Path(sys.executable).with_name("flwr")
+    if not (application / "pyproject.toml").exists():
+        raise _failed("Flower packs the application from a source checkout, and this is none", "")
+    if not command.exists():
+        raise _failed(f"the command `flwr` is not beside {sys.executable}", "")
+    with tempfile.TemporaryDirectory(prefix="fl-inmetro-") as folder:
+        file = Path(folder, "run.toml")
+        file.write_text(to_toml(config), encoding="utf-8")
+        keys = {key: getattr(config.federation, key.replace("-", "_")) for key in FEDERATION_KEYS}
+        settings = [f"config-file='{file}'", f"runs-dir='{root.absolute()}'"]
+        settings += [f"{key}={value}" for key, value in keys.items()]
+        process = subprocess.Popen(
+            [
+                str(command),
+                "run",
+                str(application),
+                "--stream",
+                "--run-config",
+                " ".join(settings),
+                "--federation-config",
+                f"num-supernodes={clients}",
+            ],
+            env=os.environ | OFFLINE_ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        path: Path | None = None
+        lines: list[str] = []
+        assert process.stdout is not None  # PIPE was asked for
+        for line in process.stdout:
+            lines = [*lines[1 - _TAIL_LINES :], line.rstrip()]
+            say(line.rstrip())
+            if RUN_DIRECTORY in line:
+                path = Path(line.partition(RUN_DIRECTORY)[2].strip())
+        code = process.wait()
+    if path is None:
+        raise _failed(f"Flower's run ended without a result (exit code {code})", "\n".join(lines))
+    return path
+
+
+def _failed(what: str, where: str) -> FederationError:
+    return FederationError(
+        Fault(
+            "FL308",
+            what,
+            where,
+            'see `docs/flower.md`, or use `engine = "loop"`, which gives the same model',
+        )
+    )

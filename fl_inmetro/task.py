@@ -1,0 +1,68 @@
+"""What the server app and the client app agree on: the configuration, and which node is whom."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fl_inmetro.config import RunConfig, load
+from fl_inmetro.errors import Fault, FederationError
+from fl_inmetro.experiment import Prepared, prepare
+from fl_inmetro.learning.client import ClientWorker
+from fl_inmetro.learning.table import learner
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+
+#: What the server app prints before the path of its run directory.
+RUN_DIRECTORY = "fl-inmetro run directory:"
+
+#: Keys of Flower's run configuration that set our `[federation]` table.
+FEDERATION_KEYS = ("num-server-rounds", "fraction-fit", "local-epochs")
+
+
+def run_config(flower: dict[str, Any], nodes: int) -> RunConfig:
+    """Return the configuration of a run that Flower started.
+
+    `config-file` names a TOML file; without one there are as many simulated consumers as nodes.
+    The keys of `FEDERATION_KEYS` always come from Flower's run configuration, whose defaults stand
+    in `pyproject.toml`.
+
+    Raises:
+        ConfigError: The file or a key is wrong.
+    """
+    file = str(flower.get("config-file") or "")
+    overrides = [f"federation.{key}={flower[key]}" for key in FEDERATION_KEYS if key in flower]
+    if not file:
+        overrides.append(f"data.simulator.clients={nodes}")
+    return load(Path(file) if file else None, [*overrides, 'engine="flower"'])
+
+
+def worker_of(context: Context) -> ClientWorker:
+    """Return the client that a node is: the one at its `partition-id`, in the order of names."""
+    number = int(context.node_config["partition-id"])
+    nodes = int(context.node_config["num-partitions"])
+    return _worker(run_config(dict(context.run_config), nodes), number, nodes)
+
+
+@lru_cache(maxsize=4)
+def prepared(config: RunConfig) -> Prepared:
+    """Return the data of a run; loaded once in a process."""
+    return prepare(config)
+
+
+@lru_cache(maxsize=4096)
+def _worker(config: RunConfig, number: int, nodes: int) -> ClientWorker:
+    clients = list(prepared(config).clients.values())
+    if len(clients) != nodes:
+        raise FederationError(
+            Fault(
+                "FL307",
+                f"{nodes} nodes cannot stand for {len(clients)} clients",
+                f"source {config.data.source}",
+                f'start as many nodes: --federation-config "num-supernodes={len(clients)}", '
+                "or choose clients with [data] max-clients",
+            )
+        )
+    return ClientWorker(clients[number], learner(config.model, config.models))
