@@ -47,7 +47,8 @@ def clean_client(
     def where(mask: NDArray[np.bool_]) -> list[str]:
         return [readings.where(aligned.row[i]) for i in np.flatnonzero(mask)[:3]]
 
-    missing = ~np.isfinite(aligned.value)
+    # Without those that became NaN just now, because two readings contradict each other.
+    missing = np.isnan(aligned.value) & np.isnan(value[aligned.row])
     ledger.note(name, "missing_value", missing.sum(), "marked missing", where(missing))
     energy_kwh = _energy_kwh(name, aligned, source, ledger, where)
     energy_kwh = _mask_values(name, energy_kwh, aligned, source, rules, ledger, where)

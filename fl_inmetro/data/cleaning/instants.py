@@ -115,6 +115,17 @@ def _steps(readings: Readings, clock_s: Ints, stated_s: int | None, marks_end: b
         return Steps(stated_s, stated_s, np.full(clock_s.shape, stated_s, dtype=np.int64))
     steps = find_steps(clock_s, marks_end)
     where = f"client {readings.client_id}, {readings.where(0)}" if clock_s.size else ""
+    apart_s = np.diff(np.sort(clock_s))
+    apart_s = apart_s[apart_s > 0]
+    if apart_s.size and np.median(apart_s) < MINUTE_S // 2:
+        raise DataError(
+            Fault(
+                "FL207",
+                f"client {readings.client_id} has a step shorter than a minute",
+                where,
+                "sum the readings to steps of one minute or longer before importing them",
+            )
+        )
     if steps.fine_s == 0:
         raise DataError(
             Fault(
@@ -122,15 +133,6 @@ def _steps(readings: Readings, clock_s: Ints, stated_s: int | None, marks_end: b
                 f"client {readings.client_id} has {clock_s.size} reading(s), too few to see a step",
                 where,
                 "set `format.resolution-min`, or leave it out with `cleaning.drop-short = true`",
-            )
-        )
-    if steps.fine_s == MINUTE_S and np.median(np.diff(np.sort(clock_s))) < MINUTE_S // 2:
-        raise DataError(
-            Fault(
-                "FL207",
-                f"client {readings.client_id} has a step shorter than a minute",
-                where,
-                "sum the readings to steps of one minute or longer before importing them",
             )
         )
     if steps.coarse_s % steps.fine_s or DAY_S % steps.coarse_s:
