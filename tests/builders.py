@@ -195,7 +195,7 @@ def compare_run(root: Path, clients: int = 6, rounds: int = 4) -> Path:
     with create(root) as recorder:
         for event in compare_events(names, rounds):
             recorder(event)
-        lines = [("mlp", "federated"), ("persistence_ensemble", "baseline")]
+        lines = [("mlp", "federated"), *((name, "baseline") for name in BASELINES)]
         write_forecasts(recorder.path / "forecasts.parquet", names, lines)
     return recorder.path
 

@@ -153,7 +153,7 @@ def test_best_rounds_are_of_stages_with_one_model(tmp_path):
 
 def test_forecasts_are_read_in_parts(tmp_path):
     record = RunRecord.open(compare_run(tmp_path, clients=3))
-    assert record.forecasts().num_rows == 3 * 2 * 240
+    assert record.forecasts().num_rows == 3 * 5 * 240
     part = record.forecasts("mlp", "federated", ["sim-home-001"])
     assert set(part.column("client_id").to_pylist()) == {"sim-home-001"}
     assert part.num_rows == 240
