@@ -9,7 +9,7 @@ from typing import Any
 
 import fl_inmetro
 from fl_inmetro.i18n import Language, text
-from fl_inmetro.report import sections
+from fl_inmetro.report import results, sections
 from fl_inmetro.report.findings import findings, limits
 from fl_inmetro.report.markup import bullets, code
 from fl_inmetro.runs.layout import write_whole
@@ -43,8 +43,8 @@ def render(record: RunRecord, lang: Language) -> str:
     parts = [
         ("meaning", bullets(findings(record, lang)).replace("<ul>", '<ul class="answer">', 1)),
         ("identification", sections.identification(record, lang)),
-        ("results", sections.results(record, lang)),
-        ("clients", sections.clients(record, lang)),
+        ("results", results.results(record, lang)),
+        ("clients", results.clients(record, lang)),
         ("training", sections.training(record, lang)),
         ("forecasts", sections.forecasts(record, lang)),
         ("data", sections.data(record, lang)),
