@@ -179,8 +179,10 @@ def _line_of(location: list[str], lines: list[str]) -> int:
             here = table + _split(key.group(1))
         else:
             continue
-        if tuple(location[: len(here)]) == here and len(here) > best_depth:
-            best, best_depth = number, len(here)
+        # `[a.b]` is also the first line of `a`, when `a` as a whole is at fault.
+        depth = min(len(here), len(location))
+        if tuple(location[:depth]) == here[:depth] and depth > best_depth:
+            best, best_depth = number, depth
     return best
 
 
@@ -204,5 +206,6 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        # JSON leaves DEL as it is, TOML does not allow it.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
     return repr(value)

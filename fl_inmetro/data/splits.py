@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fl_inmetro.config.schema import Window
 from fl_inmetro.data.calendar import issue_times_utc_s, local_date
+from fl_inmetro.data.features import trailing_scale_kwh
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.windows import Windows, horizon_steps, windows_at
 from fl_inmetro.errors import DataError, Fault
@@ -154,8 +155,9 @@ def split_fleet(
 ) -> tuple[dict[str, ClientSplits], dict[str, str]]:
     """Return the clients that can take part, and why the others cannot.
 
-    A client without any reading in the training days is left out: it has nothing to say. One with
-    fewer than seven training windows is an error, unless `drop_short`.
+    A client without any reading in the training days is left out: it has nothing to say. So is one
+    whose readings are too few, or all zero, to be scaled by. One with fewer than seven training
+    windows is an error, unless `drop_short`.
 
     Raises:
         DataError: FL206, one fault per client that is too short; FL205, nobody is left.
@@ -166,8 +168,10 @@ def split_fleet(
     for name, series in data.items():
         parts = split_client(series, splits)
         days = len(parts.train)
-        if days >= MIN_TRAIN_WINDOWS:
+        if days >= MIN_TRAIN_WINDOWS and np.isfinite(trailing_scale_kwh(parts.train)).any():
             clients[name] = parts
+        elif days >= MIN_TRAIN_WINDOWS:
+            excluded[name] = "no training day has a day of readings above zero behind it"
         elif not days and not len(parts.validation) and not len(parts.test):
             excluded[name] = "no readings in the window"
         elif drop_short or not days:

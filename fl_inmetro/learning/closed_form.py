@@ -38,6 +38,11 @@ class RidgeLearner:
         loss = float(np.mean(design.residual[known] ** 2)) if known.any() else float("nan")
         return dict(ridge.sufficient_statistics(design)), loss
 
+    def sums_like(self, state: Arrays) -> Arrays:
+        """Return zeros of the shapes of the sums: (F+1, F+1) and (F+1,)."""
+        size = len(state["coefficients"])
+        return {"gram": np.zeros((size, size)), "moment": np.zeros(size)}
+
     def finish(self, state: Arrays, merged: Arrays) -> Arrays:
         """Solve from the summed statistics."""
         return dict(ridge.solve(merged, self.settings.alpha))

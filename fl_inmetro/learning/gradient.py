@@ -83,6 +83,10 @@ class GradientLearner(ABC):
         }
         return deltas, loss_sum / point_sum if point_sum else float("nan")
 
+    def sums_like(self, state: Arrays) -> Arrays:
+        """Not used: a reply is a delta of the state."""
+        raise TypeError(f"{self.name} is trained in rounds, not in closed form")
+
     def finish(self, state: Arrays, merged: Arrays) -> Arrays:
         """Not used: deltas are merged by the server optimiser."""
         raise TypeError(f"{self.name} is trained in rounds, not in closed form")

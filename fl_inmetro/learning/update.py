@@ -57,6 +57,9 @@ class Learner(Protocol):
     def update(self, state: Arrays, design: Design, epochs: int, seed: int) -> tuple[Arrays, float]:
         """Train on one client: return the arrays to send and the training loss."""
 
+    def sums_like(self, state: Arrays) -> Arrays:
+        """Return arrays of the shapes of a closed-form reply; gradient learners have none."""
+
     def finish(self, state: Arrays, merged: Arrays) -> Arrays:
         """Return the state after a closed-form round, from the merged sums."""
 

@@ -88,13 +88,16 @@ class ErrorSums:
 
     @property
     def nmae(self) -> float:
-        """MAE of the scored points over the mean load of the whole window."""
-        return _ratio(self.mae_kwh, self.mean_kwh)
+        """MAE of the scored points over the mean load of the whole window.
+
+        NaN unless that mean is above zero: a net producer has no scale of this kind.
+        """
+        return _ratio(self.mae_kwh, max(self.mean_kwh, 0.0))
 
     @property
     def nrmse(self) -> float:
-        """RMSE of the scored points over the mean load of the whole window (CV-RMSE)."""
-        return _ratio(self.rmse_kwh, self.mean_kwh)
+        """RMSE of the scored points over the mean load of the window (CV-RMSE); NaN as `nmae`."""
+        return _ratio(self.rmse_kwh, max(self.mean_kwh, 0.0))
 
     @property
     def wmape(self) -> float:
@@ -135,7 +138,7 @@ def score_fleet(clients: Mapping[str, ErrorSums]) -> dict[str, float]:
     `nmae`, `nrmse` and `mase` are means over the clients (each counts once); `wmape`, `mae_kwh`,
     `rmse_kwh` and `bias` are of the points (each point counts once). `worst_decile_nmae` is the
     mean nMAE of the worst 10 % of the clients (at least one). Clients without a scored point do
-    not count; a client with zero load counts in the point scores only.
+    not count; a client whose load is not above zero counts in the point scores only.
     """
     scored = {name: sums for name, sums in clients.items() if sums.n}
     total = sum(scored.values(), start=ErrorSums())

@@ -16,6 +16,9 @@ Floats = NDArray[np.float64]
 #: Rows are added up in blocks, so that a client's float64 copy stays small.
 _BLOCK_ROWS = 65_536
 
+#: A feature whose variance is a smaller share of its mean square than this is a constant.
+_VARIES = 1e-12
+
 
 def sufficient_statistics(design: Design) -> dict[str, Floats]:
     """Return a client's sums over its known points.
@@ -38,20 +41,29 @@ def sufficient_statistics(design: Design) -> dict[str, Floats]:
 
 
 def solve(statistics: dict[str, Floats], alpha: float) -> dict[str, Floats]:
-    """Solve (A + αn·diag(var x)) β = b; the intercept is not penalised.
+    """Solve for standardised features u: (Σuuᵀ/n + αI) b = Σu(r − r̄)/n, then undo the scaling.
 
-    The penalty is that of standardised features: it does not depend on their units. A feature that
-    never varies gets β = 0 by the minimum-norm solution.
+    The penalty does not depend on the features' units, and the intercept is not penalised. A
+    feature that never varies gets β = 0; of features that depend on each other, α = 0 takes the
+    solution of least norm.
 
     Shapes: `coefficients` (F+1,), intercept last.
     """
     gram, moment = statistics["gram"], statistics["moment"]
     n = gram[-1, -1]
-    mean = gram[-1] / n
-    variance = np.maximum(np.diag(gram) / n - mean**2, 0.0)
-    variance[-1] = 0.0
-    coefficients = np.linalg.lstsq(gram + alpha * n * np.diag(variance), moment, rcond=None)[0]
-    return {"coefficients": coefficients}
+    mean, mean_r = gram[-1, :-1] / n, moment[-1] / n
+    square = np.diag(gram)[:-1] / n
+    covariance = gram[:-1, :-1] / n - np.outer(mean, mean)
+    variance = np.diag(covariance)
+    # The difference of two sums cannot show a variance below their rounding errors.
+    varies = variance > _VARIES * square
+    std = np.sqrt(np.where(varies, variance, 1.0))
+    kept = np.outer(varies, varies)
+    correlation = np.where(kept, covariance / np.outer(std, std), 0.0)
+    target = np.where(varies, (moment[:-1] / n - mean * mean_r) / std, 0.0)
+    penalised = correlation + alpha * np.eye(len(std))
+    beta = np.linalg.lstsq(penalised, target, rcond=None)[0] / std
+    return {"coefficients": np.append(beta, mean_r - mean @ beta)}
 
 
 def correction(state: dict[str, Floats], x: NDArray[np.float32]) -> Floats:
