@@ -28,6 +28,9 @@ def test_step_that_changes_is_seen_and_a_row_of_gaps_is_not() -> None:
     # 23 lone hours among a month of quarter hours: one too few, and far too small a share.
     gappy = np.concatenate((np.arange(0, 96 * 30) * 900, 96 * 30 * 900 + np.arange(0, 23) * H))
     assert find_steps(gappy, False).coarse_s == 900
+    # Thirty of them are a run, but still only 30 of 750 hours.
+    gappy = np.concatenate((np.arange(0, 96 * 30) * 900, 96 * 30 * 900 + np.arange(0, 31) * H))
+    assert find_steps(gappy, False).coarse_s == 900
 
 
 def test_end_stamps_take_the_distance_to_the_stamp_before() -> None:

@@ -117,7 +117,10 @@ def test_change_of_level_is_dated() -> None:
     found = change_of_level(energy, 3600)
     assert found is not None
     assert found[:2] == (12 * week, 1000.0)
-    # A holiday of two weeks at a quarter of the load is no lasting change of four weeks' medians …
+    # One week at a quarter of the load does not last …
     calm = 1 + 0.3 * rng.random(20 * week)
     calm[10 * week : 11 * week] /= 4
     assert change_of_level(calm, 3600) is None
+    # … and sides that swing by a factor of 3 themselves say nothing about a factor of 4.
+    swinging = np.repeat([1.0, 3.0, 1.0, 3.0, 4.0, 12.0, 4.0, 12.0], week)
+    assert change_of_level(swinging, 3600) is None
