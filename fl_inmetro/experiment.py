@@ -20,7 +20,7 @@ from fl_inmetro import events
 from fl_inmetro.config.schema import BASELINES, LEARNERS, RunConfig
 from fl_inmetro.data.forecast_table import observed_rows, write_forecasts
 from fl_inmetro.data.load import load
-from fl_inmetro.data.series import FederatedData
+from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.splits import Splits, resolve, split_fleet
 from fl_inmetro.federation.grids import LoopGrid
 from fl_inmetro.federation.training import Group, Outcome, train_group
@@ -72,7 +72,7 @@ class Prepared:
         return {
             **manifest,
             "excluded": {**manifest["excluded"], **self.excluded},
-            "clients": list(self.clients),
+            "clients": {name: _coverage(self.data[name]) for name in self.clients},
         }
 
     @cached_property
@@ -82,6 +82,10 @@ class Prepared:
         return READING_BYTES * sum(
             int(self.data[name].cut(end_utc_s=end).valid.sum()) for name in self.clients
         )
+
+
+def _coverage(series: ClientSeries) -> dict[str, int]:
+    return {"steps": len(series), "missing": int((~series.valid).sum())}
 
 
 def jobs_of(config: RunConfig, kind: str) -> list[Job]:

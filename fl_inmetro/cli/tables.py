@@ -38,7 +38,7 @@ def score_table(rows: Sequence[dict[str, Any]], lang: Language, width: int) -> T
     heads = {name: text(f"cli.table.{name}", lang) for name in cells}
     dropped = []
     for name in _OPTIONAL:
-        if sum(max(map(len, [heads[n], *cells[n]])) + 2 for n in cells) <= width:
+        if sum(max(map(len, [heads[n], *cells[n]])) + 3 for n in cells) <= width:
             break
         del cells[name]
         dropped.append(heads[name])

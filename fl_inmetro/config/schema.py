@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Learner = Literal["ridge", "nlinear", "mlp"]
 Training = Literal["local", "federated", "centralised"]
 Model = Literal["sn24", "sn168", "ha4", "persistence_ensemble", "ridge", "nlinear", "mlp"]
-Feature = Literal["lags", "day_profiles", "recent", "calendar"]
+Feature = Literal["lags", "day_profiles", "recent", "calendar", "season"]
 
 BASELINES: tuple[Model, ...] = ("sn24", "sn168", "ha4", "persistence_ensemble")
 LEARNERS: tuple[Learner, ...] = ("ridge", "nlinear", "mlp")

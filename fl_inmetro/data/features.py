@@ -54,10 +54,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *(f"{wave}_day_{k}" for k in (1, 2, 3, 4) for wave in ("sin", "cos")),
         *(f"weekday_{day}" for day in range(7)),
         *(f"{wave}_day_{k}_weekend" for k in (1, 2) for wave in ("sin", "cos")),
-        "sin_year",
-        "cos_year",
         "lead",
     ),
+    # Not among the defaults: with less than some years of training the day of the year is a trend,
+    # and a linear model carries it far beyond what it has seen.
+    "season": ("sin_year", "cos_year"),
 }
 
 
@@ -132,6 +133,8 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
             columns += _recent(windows, scale_kwh, slots, in_order, day_type, missing)
     if "calendar" in groups:
         columns += _calendar(windows)
+    if "season" in groups:
+        columns += _season(windows)
     x = np.stack(columns, axis=2) if columns else np.zeros((len(windows), horizon, 0))
     return RowFeatures(
         x=np.nan_to_num(x, posinf=0.0, neginf=0.0).astype(np.float32),
@@ -210,7 +213,6 @@ def _calendar(windows: Windows) -> list[Floats]:
     angle = 2 * np.pi * clock.second_of_day / DAY_S
     weekend = (clock.day_type > 0).astype(np.float64)
     day_waves = [wave(k * angle) for k in (1, 2, 3, 4) for wave in (np.sin, np.cos)]
-    year = 2 * np.pi * clock.day_of_year / 365.25
     lead = np.broadcast_to(
         np.arange(windows.horizon) / max(windows.horizon - 1, 1), clock.weekday.shape
     )
@@ -218,10 +220,13 @@ def _calendar(windows: Windows) -> list[Floats]:
         *day_waves,
         *((clock.weekday == day).astype(np.float64) for day in range(7)),
         *(wave * weekend for wave in day_waves[:4]),
-        np.sin(year),
-        np.cos(year),
         lead,
     ]
+
+
+def _season(windows: Windows) -> list[Floats]:
+    year = 2 * np.pi * windows.target_clock.day_of_year / 365.25
+    return [np.sin(year), np.cos(year)]
 
 
 def _first_known(*choices: Floats) -> Floats:

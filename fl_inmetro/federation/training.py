@@ -110,8 +110,9 @@ def train_group(
         emit(events.GroupStarted(group.number, group.name, len(roster.nodes)))
         progress = strategy.run(grid, progress, settings.num_server_rounds, settings.timeout_s)
         spent = seconds()
-        shelf.save_state(group.key, *_packed(progress, spent))
+        # The event first: a crash in between repeats it, and never loses it.
         emit(events.GroupFinished(group.number, progress.best_round, progress.best_nmae))
+        shelf.save_state(group.key, *_packed(progress, spent))
     sums = strategy.score(grid, progress.best_state, settings.timeout_s)
     return Outcome(progress.best_state, sums, progress.n_bytes, spent)
 

@@ -30,7 +30,12 @@ class RidgeLearner:
 
     def initial(self, sums: Arrays, seed: int, shape: tuple[int, ...], horizon: int) -> Arrays:
         """Start from the base profile: all coefficients zero."""
-        return {"coefficients": np.zeros(shape[-1] + 1)}
+        width = shape[-1]
+        return {
+            "coefficients": np.zeros(width + 1),
+            "x_mean": np.zeros(width),
+            "x_std": np.zeros(width),
+        }
 
     def update(self, state: Arrays, design: Design, epochs: int, seed: int) -> tuple[Arrays, float]:
         """Return the client's sums, and the mean squared residual of the base profile."""

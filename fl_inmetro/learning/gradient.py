@@ -15,6 +15,7 @@ from fl_inmetro import seeds
 from fl_inmetro.config.schema import Gradient, Mlp
 from fl_inmetro.config.schema import NLinear as NLinearSettings
 from fl_inmetro.data.windows import Windows
+from fl_inmetro.learning.optimizers import AdamW, Sgd
 from fl_inmetro.learning.update import Arrays, Floats
 from fl_inmetro.models.design import Design, context_design, context_steps, row_design
 from fl_inmetro.models.networks import NLinear, RowMlp, initial_parameters
@@ -58,7 +59,8 @@ class GradientLearner(ABC):
         rows = design.trainable()
         module = self._loaded(state)
         module.train()
-        optimizer = self._optimizer(module)
+        parameters: list[Tensor] = list(module.parameters())
+        optimizer = self._optimizer(parameters)
         x, residual, known = (torch.from_numpy(a) for a in (rows.x, rows.residual, rows.known))
         n = len(x)
         size = self.settings.batch_size or n
@@ -71,9 +73,7 @@ class GradientLearner(ABC):
                 points = mask.sum()
                 error = module(x[batch]) - residual[batch]
                 loss = (self._penalty(error) * mask).sum() / points
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
+                optimizer.step(torch.autograd.grad(loss, parameters))
                 if epoch == epochs - 1:
                     loss_sum += float(loss.detach()) * float(points)
                     point_sum += float(points)
@@ -108,14 +108,9 @@ class GradientLearner(ABC):
         module.load_state_dict({k: torch.tensor(v) for k, v in state.items()})
         return module
 
-    def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        settings = self.settings
-        parameters = module.parameters()
-        if settings.optimizer == "adam":
-            return torch.optim.AdamW(
-                parameters, lr=settings.eta_l, weight_decay=settings.weight_decay
-            )
-        return torch.optim.SGD(parameters, lr=settings.eta_l, weight_decay=settings.weight_decay)
+    def _optimizer(self, parameters: list[Tensor]) -> Sgd | AdamW:
+        kind = AdamW if self.settings.optimizer == "adam" else Sgd
+        return kind(parameters, self.settings.eta_l, self.settings.weight_decay)
 
     def _penalty(self, error: Tensor) -> Tensor:
         if self.settings.loss == "mae":

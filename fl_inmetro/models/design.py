@@ -16,6 +16,9 @@ from fl_inmetro.data.features import row_features, trailing_scale_kwh
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.units import HOUR_S
 
+#: Standardised features are cut here, so that one strange reading cannot throw a forecast away.
+CLIP = 5.0
+
 Rows = NDArray[np.float32]
 Floats = NDArray[np.float64]
 

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fl_inmetro import seeds
-
-#: Standardised features are cut here, so that one strange reading cannot throw a forecast away.
-CLIP = 5.0
+from fl_inmetro.models.design import CLIP
 
 
 class RowMlp(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_inmetro.models.design import Design
+from fl_inmetro.models.design import CLIP, Design
 
 Floats = NDArray[np.float64]
 
@@ -47,7 +47,10 @@ def solve(statistics: dict[str, Floats], alpha: float) -> dict[str, Floats]:
     feature that never varies gets β = 0; of features that depend on each other, α = 0 takes the
     solution of least norm.
 
-    Shapes: `coefficients` (F+1,), intercept last.
+    The state also keeps the mean and the standard deviation of the features, which the sums
+    contain, for the forecast's guard against extrapolation.
+
+    Shapes: `coefficients` (F+1,), intercept last; `x_mean` and `x_std` (F,).
     """
     gram, moment = statistics["gram"], statistics["moment"]
     n = gram[-1, -1]
@@ -63,11 +66,21 @@ def solve(statistics: dict[str, Floats], alpha: float) -> dict[str, Floats]:
     target = np.where(varies, (moment[:-1] / n - mean * mean_r) / std, 0.0)
     penalised = correlation + alpha * np.eye(len(std))
     beta = np.linalg.lstsq(penalised, target, rcond=None)[0] / std
-    return {"coefficients": np.append(beta, mean_r - mean @ beta)}
+    return {
+        "coefficients": np.append(beta, mean_r - mean @ beta),
+        "x_mean": mean,
+        "x_std": np.where(varies, std, 0.0),
+    }
 
 
 def correction(state: dict[str, Floats], x: NDArray[np.float32]) -> Floats:
-    """Return f(x) = x·β + intercept; shapes (N, H, F) → (N, H)."""
+    """Return f(x) = x·β + intercept; shapes (N, H, F) → (N, H).
+
+    A feature is cut at five standard deviations from its training mean, as in the MLP: a client
+    that is unlike all others (days of missing readings, say) must not be thrown off by one slope.
+    """
     coefficients = state["coefficients"]
-    result: Floats = x.astype(np.float64) @ coefficients[:-1] + coefficients[-1]
+    reach = CLIP * state["x_std"]
+    seen = np.clip(x.astype(np.float64), state["x_mean"] - reach, state["x_mean"] + reach)
+    result: Floats = seen @ coefficients[:-1] + coefficients[-1]
     return result
