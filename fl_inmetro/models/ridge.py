@@ -65,7 +65,8 @@ def solve(statistics: dict[str, Floats], alpha: float) -> dict[str, Floats]:
     correlation = np.where(kept, covariance / np.outer(std, std), 0.0)
     target = np.where(varies, (moment[:-1] / n - mean * mean_r) / std, 0.0)
     penalised = correlation + alpha * np.eye(len(std))
-    beta = np.linalg.lstsq(penalised, target, rcond=None)[0] / std
+    solution = np.linalg.lstsq(penalised, target, rcond=None)[0]
+    beta = np.where(varies, solution / std, 0.0)
     return {
         "coefficients": np.append(beta, mean_r - mean @ beta),
         "x_mean": mean,

@@ -1,0 +1,200 @@
+"""Every feature column against a slow plain-Python computation from the definitions."""
+
+import math
+import statistics
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fl_inmetro.data.features import GROUPS, feature_names, row_features, trailing_scale_kwh
+from fl_inmetro.data.series import ClientSeries
+from fl_inmetro.data.windows import Windows
+from fl_inmetro.units import DAY_S, epoch_s
+from tests.fleets import MONDAY, series, windows
+
+ALL = tuple(GROUPS)
+NAN = float("nan")
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else NAN
+
+
+def or_else(value: float, other: float) -> float:
+    return other if math.isnan(value) else value
+
+
+def quantile(values: list[float], level: float) -> float:
+    """Linear between ranks (type 7 of Hyndman & Fan 1996)."""
+    if not values:
+        return NAN
+    ordered = sorted(values)
+    rank = level * (len(ordered) - 1)
+    low = math.floor(rank)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (rank - low)
+
+
+def day_type(second: int, zone: str) -> int:
+    weekday = datetime.fromtimestamp(second, UTC).astimezone(ZoneInfo(zone)).weekday()
+    return max(weekday - 4, 0)
+
+
+def plain_row(one: ClientSeries, issue: int, h: int, horizon: int, zone: str) -> dict[str, float]:
+    """One row, column by column, as the names say; `base` is the day-type mean."""
+    energy, step_s = one.energy_kwh.tolist(), one.resolution_s
+    per_day, per_hour = DAY_S // step_s, 3600 // step_s
+
+    def at(step: int) -> float:
+        assert step < issue
+        return energy[step] if 0 <= step < len(energy) else NAN
+
+    def known(values: list[float]) -> list[float]:
+        return [value for value in values if not math.isnan(value)]
+
+    four_weeks = known([at(issue - 1 - k) for k in range(28 * per_day)])
+    scale = mean(four_weeks) if len(four_weeks) >= per_day else NAN
+    target_s = one.start_utc_s + (issue + h) * step_s
+    slot = h % per_day
+    slots = {k: at(issue + slot - k * per_day) / scale for k in range(1, 29)}
+    here = day_type(target_s, zone)
+    slot_s = one.start_utc_s + (issue + slot) * step_s
+    same = known([v for k, v in slots.items() if day_type(slot_s - k * DAY_S, zone) == here])
+    base = or_else(or_else(mean(same), mean(known(list(slots.values())))), 1.0)
+
+    row = {f"lag_{k}d": or_else(slots[k], base) for k in range(1, 15)}
+    week = 7 * per_day
+    weeks = known([at(issue + h % week - k * week) / scale for k in range(1, 5)])
+    row["mean_same_weekday_4w"] = or_else(mean(weeks), base)
+    row["mean_day_type_28d"] = base
+    row["median_day_type_28d"] = statistics.median(same) if same else base
+    row["mean_7d"] = or_else(mean(known([slots[k] for k in range(1, 8)])), base)
+    weights = {k: 0.8 ** (k - 1) for k, v in slots.items() if not math.isnan(v)}
+    ewma = sum(weights[k] * slots[k] for k in weights) / sum(weights.values()) if weights else NAN
+    row["ewma_28d"] = or_else(ewma, base)
+    row["median_28d"] = or_else(quantile(known(list(slots.values())), 0.5), base)
+
+    def last(steps: int) -> float:
+        return or_else(mean(known([at(issue - 1 - k) / scale for k in range(steps)])), 1.0)
+
+    row["last_step"] = last(1)
+    row["last_3h"], row["last_6h"] = last(3 * per_hour), last(6 * per_hour)
+    row["last_24h"], row["last_7d"] = last(per_day), last(week)
+    seven_days = known([at(issue - 1 - k) / scale for k in range(week)])
+    row["std_7d"] = statistics.pstdev(seven_days) if seven_days else 0.0
+    row["slot_q10_28d"] = or_else(quantile(known(list(slots.values())), 0.1), base)
+    row["slot_q90_28d"] = or_else(quantile(known(list(slots.values())), 0.9), base)
+    # The usual day: all slots of the first day of the forecast, over 28 days.
+    usual = known(
+        [
+            at(issue + s - k * per_day) / scale
+            for s in range(min(horizon, per_day))
+            for k in range(1, 29)
+        ]
+    )
+    row["last_24h_vs_day_type"] = or_else(last(per_day) - mean(usual), 0.0)
+    row["missing_share"] = 1 - len(four_weeks) / (28 * per_day)
+
+    local = datetime.fromtimestamp(target_s, UTC).astimezone(ZoneInfo(zone))
+    angle = 2 * math.pi * (local.hour * 3600 + local.minute * 60 + local.second) / DAY_S
+    weekend = float(local.weekday() >= 5)
+    for k in (1, 2, 3, 4):
+        row[f"sin_day_{k}"], row[f"cos_day_{k}"] = math.sin(k * angle), math.cos(k * angle)
+    for k in (1, 2):
+        row[f"sin_day_{k}_weekend"] = math.sin(k * angle) * weekend
+        row[f"cos_day_{k}_weekend"] = math.cos(k * angle) * weekend
+    for day in range(7):
+        row[f"weekday_{day}"] = float(local.weekday() == day)
+    year = 2 * math.pi * (local.timetuple().tm_yday - 1) / 365.25
+    row["sin_year"], row["cos_year"] = math.sin(year), math.cos(year)
+    row["lead"] = h / max(horizon - 1, 1)
+    return {**row, "base": base, "scale": scale}
+
+
+@pytest.mark.parametrize(
+    ("resolution_s", "horizon", "zone", "start", "gaps"),
+    [
+        (3600, 24, "UTC", MONDAY, 0.0),
+        (3600, 48, "America/New_York", MONDAY, 0.3),
+        # 2018-02-18: the clock of Brazil goes back within these days.
+        (3600, 24, "America/Sao_Paulo", epoch_s(datetime(2018, 1, 21, 3)), 0.2),
+        (1800, 60, "Europe/London", MONDAY, 0.9),
+        (900, 96, "UTC", MONDAY, 0.1),
+    ],
+)
+def test_every_column_equals_the_plain_computation(resolution_s, horizon, zone, start, gaps):
+    one = series("g", 36, resolution_s=resolution_s, start_utc_s=start, gaps=gaps)
+    part = windows(one, [2, 9, 30, 36], horizon, zone)
+    rows = row_features(part, ALL)
+    names = feature_names(ALL)
+    assert rows.x.shape == (4, horizon, len(names))
+    for n, issue in enumerate(part.issue_index.tolist()):
+        for h in {0, 1, 7, horizon // 2, horizon - 1}:
+            expected = plain_row(one, issue, h, horizon, zone)
+            if math.isnan(expected["scale"]):
+                # Nine in ten are missing: the first days hold no day of readings.
+                assert gaps == 0.9
+                assert math.isnan(rows.scale_kwh[n])
+                continue
+            assert rows.scale_kwh[n] == pytest.approx(expected["scale"], rel=1e-12)
+            assert rows.base[n, h] == pytest.approx(expected["base"], abs=1e-5)
+            for column, name in enumerate(names):
+                got = rows.x[n, h, column]
+                assert got == pytest.approx(expected[name], abs=2e-5), (name, n, h)
+
+
+def test_names_follow_the_order_of_the_groups_and_not_of_the_question():
+    assert feature_names(("calendar", "lags")) == (*GROUPS["lags"], *GROUPS["calendar"])
+    part = windows(series("a", 40), [30, 35])
+    both = row_features(part, ("calendar", "lags")).x
+    lags, calendar = (row_features(part, (group,)).x for group in ("lags", "calendar"))
+    np.testing.assert_array_equal(both, np.concatenate([lags, calendar], axis=2))
+    for group, names in GROUPS.items():
+        assert row_features(part, (group,)).x.shape == (2, 24, len(names))
+    assert row_features(part, ()).x.shape == (2, 24, 0)
+
+
+@given(st.floats(1e-6, 1e9), st.sampled_from([0.0, 0.3]))
+def test_a_client_in_other_units_has_the_same_features(factor, gaps):
+    """ŷ = scale · (base + f(x)): the factor goes into the scale and nowhere else."""
+    one = series("a", 40, gaps=gaps)
+    other = ClientSeries("a", one.start_utc_s, one.resolution_s, one.energy_kwh * factor)
+    a, b = (row_features(windows(s, [5, 35], 48), ALL) for s in (one, other))
+    np.testing.assert_allclose(b.x, a.x, atol=1e-5)
+    np.testing.assert_allclose(b.base, a.base, rtol=1e-6)
+    np.testing.assert_allclose(b.scale_kwh, a.scale_kwh * factor, rtol=1e-12)
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.floats(0, 1),
+    st.sampled_from([0.0, 1.0, -1.0, 1e9]),
+    st.sampled_from([1, 24, 30]),
+)
+def test_x_and_base_are_never_nan_nor_infinite(seed, gaps, level, horizon):
+    rng = np.random.default_rng(seed)
+    energy = rng.normal(level, 1, 24 * 31) * rng.choice([0.0, 1.0, 1e-3], 24 * 31)
+    energy[rng.random(energy.size) < gaps] = np.nan
+    one = ClientSeries("r", MONDAY, 3600, energy)
+    rows = row_features(windows(one, [0, 1, 2, 15, 31], horizon), ALL)
+    assert np.isfinite(rows.x).all()
+    assert np.isfinite(rows.base).all()
+    assert rows.usable.tolist() == np.isfinite(rows.scale_kwh).tolist()
+    assert not (rows.scale_kwh <= 0).any()
+
+
+def test_a_scale_needs_a_day_of_readings_above_zero():
+    def scale(energy: np.ndarray) -> float:
+        one = ClientSeries("a", MONDAY, 3600, energy)
+        return float(trailing_scale_kwh(Windows(one, np.array([energy.size]), 24))[0])
+
+    assert math.isnan(scale(np.full(23, 2.0)))
+    assert scale(np.full(24, 2.0)) == 2.0
+    assert math.isnan(scale(np.zeros(100)))
+    assert math.isnan(scale(np.full(100, -1.0)))
+    # 28 days and no more: an older day does not count.
+    assert scale(np.concatenate([np.full(24, 9.0), np.full(28 * 24, 1.0)])) == 1.0

@@ -1,0 +1,143 @@
+"""Designs and networks: what a learner sees, and how its correction becomes kWh."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fl_inmetro.data.series import ClientSeries
+from fl_inmetro.data.windows import Windows
+from fl_inmetro.models.design import Design, context_design, context_steps, row_design
+from fl_inmetro.models.networks import CLIP, NLinear, RowMlp, initial_parameters
+from tests.fleets import MONDAY, series, windows
+
+
+def test_a_forecast_is_scale_times_base_plus_correction_and_never_negative():
+    zeros = np.zeros((2, 2), dtype=np.float32)
+    base = np.array([[1.0, 0.5], [2, 2]], dtype=np.float32)
+    design = Design(np.zeros((2, 2, 1)), base, np.array([10.0, np.nan]), zeros, zeros)
+    kwh = design.to_kwh(np.array([[0.25, -0.75], [0, 0]]))
+    assert kwh[0].tolist() == [12.5, 0.0]  # 10·1.25; 10·(0.5 − 0.75) is cut at zero
+    assert np.isnan(kwh[1]).all()  # no scale, no forecast
+
+
+def test_context_by_hand():
+    # A day of 1 kWh, then hours 2 4 … : scale of the issue at step 26 is (24·1 + 2 + 4)/26.
+    energy = np.ones(60)
+    energy[24:28] = [2, 4, np.nan, 8]
+    one = ClientSeries("a", MONDAY, 3600, energy)
+    part = Windows(one, np.array([26, 28]), 2)
+    design = context_design(part, 3)
+    scale = 30 / 26
+    assert design.scale_kwh[0] == pytest.approx(scale, rel=1e-12)
+    # Last three: 1 2 4; relative to the last: −3 −2 0; base 4; targets NaN 8.
+    np.testing.assert_allclose(design.x[0], np.array([-3, -2, 0]) / scale, rtol=1e-6)
+    np.testing.assert_allclose(design.base[0], [4 / scale] * 2, rtol=1e-6)
+    assert design.known[0].tolist() == [0, 1]
+    assert design.residual[0, 0] == 0
+    assert design.residual[0, 1] == pytest.approx((8 - 4) / scale, rel=1e-6)
+    # Issue at 28: the missing step 26 takes the value of step 2, the day before.
+    later = 24 + 2 + 4 + 8
+    np.testing.assert_allclose(design.x[1], np.array([4 - 8, 1 - 8, 0]) / (later / 27), rtol=1e-6)
+
+
+def test_a_context_that_is_missing_for_two_days_takes_the_trailing_mean():
+    energy = np.full(24 * 6, 3.0)
+    energy[24 * 4 :] = np.nan
+    part = windows(ClientSeries("a", MONDAY, 3600, energy), [6])
+    design = context_design(part, 24, targets=False)
+    assert not design.x.any()
+    assert (design.base == 1).all()
+
+
+def test_residuals_are_of_the_scaled_target():
+    one = series("a", 40, gaps=0.2)
+    part = windows(one, [20, 30])
+    design = row_design(part, ("lags",))
+    target = part.target_kwh()
+    known = np.isfinite(target)
+    assert (design.known == known).all()
+    assert design.points == known.sum()
+    back = (design.base + design.residual) * design.scale_kwh[:, None]
+    np.testing.assert_allclose(back[known], target[known], rtol=1e-5)
+    assert not design.residual[~known].any()
+
+
+def test_trainable_drops_windows_without_scale_or_target():
+    energy = series("a", 10).energy_kwh.copy()
+    energy[24 * 5 : 24 * 6] = np.nan
+    part = windows(ClientSeries("a", MONDAY, 3600, energy), [0, 2, 5, 7])
+    design = row_design(part, ("calendar",))
+    assert design.trainable().base.shape[0] == 2  # day 0 has no past, day 5 no target
+    assert design.points == design.trainable().points == 48
+    without = row_design(part, ("calendar",), targets=False)
+    assert without.points == 0
+
+
+def test_context_steps():
+    assert context_steps(168, 3600) == 168
+    assert context_steps(24, 900) == 96
+    assert context_steps(0.1, 3600) == 1
+
+
+# ----------------------------------------------------------------------------- networks
+def test_mlp_by_hand():
+    """One hidden unit: ŷ = 2·relu(3·u₀ − u₁ + 1) − 0.5 of the standardised, clipped features."""
+    network = RowMlp(2, [1])
+    network.load_state_dict(
+        {
+            "x_mean": torch.tensor([1.0, 0.0]),
+            "x_std": torch.tensor([2.0, 1.0]),
+            "layers.0.weight": torch.tensor([[3.0, -1.0]]),
+            "layers.0.bias": torch.tensor([1.0]),
+            "layers.2.weight": torch.tensor([[2.0]]),
+            "layers.2.bias": torch.tensor([-0.5]),
+        }
+    )
+    x = torch.tensor([[[3.0, 2.0], [-5.0, 0.0], [1e9, 0.0]]])
+    # u = (1, 2): 2·relu(2) − 0.5 = 3.5; u = (−3, 0): relu(−8) = 0; u₀ is cut at 5: 2·16 − 0.5.
+    assert CLIP == 5
+    assert network(x).tolist() == [[3.5, -0.5, 31.5]]
+
+
+def test_no_hidden_layer_is_a_linear_model():
+    assert [tuple(p.shape) for p in RowMlp(3, []).parameters()] == [(1, 3), (1,)]
+
+
+def test_initial_parameters_depend_on_the_seed_and_the_name_alone():
+    torch.manual_seed(1)
+    one = initial_parameters(RowMlp(6, [4, 3]), 9)
+    torch.manual_seed(2)
+    torch.rand(10)
+    two = initial_parameters(RowMlp(6, [4, 3]), 9)
+    other = initial_parameters(RowMlp(6, [4, 3]), 10)
+    assert one.keys() == two.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, two[name])
+        assert not np.array_equal(array, other[name])
+        assert array.dtype == np.float32
+    # Uniform on ±1/√fan_in, as nn.Linear: 6, 4 and 3 inputs.
+    for name, fan_in in (("layers.0", 6), ("layers.2", 4), ("layers.4", 3)):
+        for kind in ("weight", "bias"):
+            assert np.abs(one[f"{name}.{kind}"]).max() <= 1 / math.sqrt(fan_in)
+    wide = initial_parameters(RowMlp(50, [200]), 0)["layers.0.weight"]
+    # 10 000 draws: the deviation of a uniform is bound/√3, known to about one percent.
+    assert wide.std() == pytest.approx(1 / math.sqrt(50 * 3), rel=0.03)
+
+
+def test_drawing_touches_no_global_generator():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    numpy_before = np.random.get_state()[1].copy()  # noqa: NPY002 - that is what is watched
+    initial_parameters(NLinear(4, 2), 1)
+    network = RowMlp(3, [2])
+    torch.set_rng_state(before)
+    initial_parameters(network, 1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (np.random.get_state()[1] == numpy_before).all()  # noqa: NPY002
+
+
+def test_nlinear_starts_at_the_last_value():
+    start = initial_parameters(NLinear(4, 2), 1)
+    assert all(not array.any() for array in start.values())
