@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord
+from flwr.serverapp.strategy import FedAvg
 
 from fl_inmetro.config.schema import Federation
 from fl_inmetro.config.schema import NLinear as Settings
 from fl_inmetro.config.schema import Strategy as StrategySettings
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.data.windows import Windows, windows_at
+from fl_inmetro.federation import messages
 from fl_inmetro.federation.grids import LoopGrid
 from fl_inmetro.federation.roster import enrol
 from fl_inmetro.federation.strategies import FederatedStrategy, Progress, begin, merge_for
@@ -113,6 +116,26 @@ def test_every_round_ends_in_the_same_weights_and_the_last_in_the_same_forecasts
         np.testing.assert_allclose(forecast_kwh, nano.forecast_kwh(models[-1], rows), rtol=1e-5)
         np.testing.assert_array_equal(windows.target_kwh(), rows.target_kwh)
         np.testing.assert_array_equal(seasonal_naive_24h(windows), rows.yesterday_kwh)
+
+
+def test_flower_s_own_fedavg_reaches_the_same_weights_with_our_clients(
+    nano: ModuleType, loads: list[Any]
+) -> None:
+    """A third witness: neither the averaging of the library nor that of the example."""
+    learner = library_learner(nano)
+    clients = [library_client(f"m{k}", load, nano.TEST_DAYS) for k, load in enumerate(loads)]
+    grid = LoopGrid([ClientWorker(client, learner) for client in clients], debug=True)
+    _, initial = enrol(grid, learner, seed=0, timeout=60.0)
+    result = FedAvg(min_available_nodes=len(clients)).start(
+        grid,
+        messages.pack(initial),
+        num_rounds=3,
+        train_config=ConfigRecord({"local-epochs": nano.LOCAL_STEPS}),
+    )
+    state = messages.unpack(result.arrays)
+    model = nano.federate([nano.train_windows(load) for load in loads], 3)[-1]
+    np.testing.assert_allclose(state["linear.weight"], model.w, **TOLERANCE)
+    np.testing.assert_allclose(state["linear.bias"], model.b, **TOLERANCE)
 
 
 def test_the_scores_are_the_library_s(nano: ModuleType, loads: list[Any]) -> None:
