@@ -7,7 +7,7 @@
     └── RunError          7xx   run directories and forecast files                  (exit 6)
 
 Blocks 4xx (privacy), 5xx (edge) and 6xx (portal) are reserved. Every code has a page in English
-and in Portuguese (`fl_inmetro/i18n/errors_*.toml`), printed by `fl-inmetro explain CODE`.
+and in Portuguese (`fl_inmetro/i18n/<language>/errors.toml`), printed by `fl-inmetro explain CODE`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 
 from fl_inmetro import events
 from fl_inmetro.config.schema import BASELINES, LEARNERS, RunConfig
-from fl_inmetro.data.forecast_table import observed_rows, write_forecasts
+from fl_inmetro.data.forecast_table import observed_rows
 from fl_inmetro.data.load import load
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.splits import Splits, resolve, split_fleet
@@ -28,6 +28,8 @@ from fl_inmetro.learning.client import ClientData, ClientWorker, past_scale, poo
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.metrics import ErrorSums, client_scores, score_fleet, share_better
 from fl_inmetro.models.baselines import BASELINES as FORECASTS
+from fl_inmetro.runs.forecasts import save_forecasts
+from fl_inmetro.runs.layout import FORECASTS as FORECAST_FILE
 from fl_inmetro.runs.recorder import Recorder
 
 #: Bytes of one reading that has to leave its meter for centralised training (float64, no stamp).
@@ -148,9 +150,7 @@ def execute(
         if job.training == "local":
             local[job.model] = sums
         emit(_scored(job.model, job.training, sums, local, n_bytes=n_bytes, seconds=seconds))
-    write_forecasts(
-        rows, recorder.path / "forecasts.parquet", {"fl_inmetro.run": recorder.path.name}
-    )
+    save_forecasts(rows, recorder.path / FORECAST_FILE, {"fl_inmetro.run": recorder.path.name})
 
 
 def groups_of(job: Job, clients: Sequence[ClientData]) -> list[tuple[Group, list[ClientData]]]:

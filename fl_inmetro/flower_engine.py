@@ -17,7 +17,12 @@ import fl_inmetro
 from fl_inmetro.config import RunConfig, to_toml
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation.flower_compat import OFFLINE_ENVIRONMENT
-from fl_inmetro.task import FEDERATION_KEYS, RUN_DIRECTORY
+
+#: What the server app prints before the path of its run directory.
+RUN_DIRECTORY = "fl-inmetro run directory:"
+
+#: Keys of Flower's run configuration that set our `[federation]` table.
+FEDERATION_KEYS = ("num-server-rounds", "fraction-fit", "local-epochs")
 
 #: Lines of Flower's log that are shown when it fails.
 _TAIL_LINES = 15
@@ -47,31 +52,24 @@ def run(config: RunConfig, clients: int, root: Path, say: Callable[[str], None])
         keys = {key: getattr(config.federation, key.replace("-", "_")) for key in FEDERATION_KEYS}
         settings = [f"config-file='{file}'", f"runs-dir='{root.absolute()}'"]
         settings += [f"{key}={value}" for key, value in keys.items()]
-        process = subprocess.Popen(
-            [
-                str(command),
-                "run",
-                str(application),
-                "--stream",
-                "--run-config",
-                " ".join(settings),
-                "--federation-config",
-                f"num-supernodes={clients}",
-            ],
+        command_line = [str(command), "run", str(application), "--stream"]
+        command_line += ["--run-config", " ".join(settings)]
+        command_line += ["--federation-config", f"num-supernodes={clients}"]
+        path: Path | None = None
+        lines: list[str] = []
+        with subprocess.Popen(
+            command_line,
             env=os.environ | OFFLINE_ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        path: Path | None = None
-        lines: list[str] = []
-        assert process.stdout is not None  # PIPE was asked for
-        for line in process.stdout:
-            lines = [*lines[1 - _TAIL_LINES :], line.rstrip()]
-            say(line.rstrip())
-            if RUN_DIRECTORY in line:
-                path = Path(line.partition(RUN_DIRECTORY)[2].strip())
-        code = process.wait()
+        ) as process:
+            for line in process.stdout or ():
+                lines = [*lines[1 - _TAIL_LINES :], line.rstrip()]
+                say(line.rstrip())
+                if RUN_DIRECTORY in line:
+                    path = Path(line.partition(RUN_DIRECTORY)[2].strip())
+        code = process.returncode
     if path is None:
         raise _failed(f"Flower's run ended without a result (exit code {code})", "\n".join(lines))
     return path

@@ -35,6 +35,10 @@ from fl_inmetro.units import iso_utc
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+#: Why a client is left out.
+_NO_MODEL = "FL212 it has no model of its own in this local-only run"
+_NO_PAST = "FL206 no day of readings in the four weeks before any issue time"
+
 REQUIRED = ("client_id", "issue_time_utc", "target_time_utc", "mean")
 
 
@@ -108,8 +112,8 @@ def forecast(
         the clients that could not be forecast with the reason.
 
     Raises:
-        DataError: FL207, the data are not on the resolution the model was trained on; FL206, no
-            client could be forecast.
+        DataError: FL207, the data are not on the resolution the model was trained on; no client
+            could be forecast: FL212, none has a model, or FL206, none has a past.
     """
     config = record.config
     _check_resolution(record, data)
@@ -121,7 +125,7 @@ def forecast(
     for name, series in data.items():
         state = trained.state_for(name)
         if state is None:
-            skipped[name] = "FL212 it has no model of its own in this local-only run"
+            skipped[name] = _NO_MODEL
             continue
         windows = windows_at(series, issues, horizon, timezone, known=False)
         design = trained.learner.design(windows, targets=False)
@@ -129,18 +133,27 @@ def forecast(
         if rows.num_rows:
             tables.append(rows)
         else:
-            skipped[name] = "FL206 no day of readings in the four weeks before any issue time"
+            skipped[name] = _NO_PAST
     if not tables:
-        raise DataError(
-            Fault(
-                "FL206",
-                "no client could be forecast",
-                "\n".join(f"client {name}: {why}" for name, why in list(skipped.items())[:5]),
-                f"readings end at {iso_utc(max(s.end_utc_s for s in data.values()))}; "
-                "issue times must lie within or right after them",
-            )
-        )
+        raise _nobody(skipped, data)
     return pa.concat_tables(tables), skipped
+
+
+def _nobody(skipped: Mapping[str, str], data: FederatedData) -> DataError:
+    modelless = all(why == _NO_MODEL for why in skipped.values())
+    first = iso_utc(min(one.start_utc_s for one in data.values()))
+    last = iso_utc(max(one.end_utc_s for one in data.values()))
+    return DataError(
+        Fault(
+            "FL212" if modelless else "FL206",
+            "no client could be forecast",
+            "\n".join(f"client {name}: {why}" for name, why in list(skipped.items())[:5]),
+            "take a model that serves everybody: --training federated"
+            if modelless
+            else f"readings go from {first} to {last}; "
+            "issue times must lie within or right after them",
+        )
+    )
 
 
 def score_file(path: Path, data: FederatedData) -> tuple[dict[str, float], dict[str, ErrorSums]]:
@@ -210,7 +223,8 @@ def _read_forecasts(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        reason = str(error).splitlines()[0]
+        missing_file = isinstance(error, FileNotFoundError)
+        reason = "there is no such file" if missing_file else str(error).splitlines()[0]
         raise RunError(
             Fault(
                 "FL708",

@@ -13,7 +13,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fl_inmetro import events, session
-from fl_inmetro.task import RUN_DIRECTORY, prepared, run_config
+from fl_inmetro.flower_engine import RUN_DIRECTORY
+from fl_inmetro.task import prepared, run_config
 
 app = ServerApp()
 

@@ -21,6 +21,11 @@ from fl_inmetro.runs.shelf import list_runs
 
 ShouldStop = Callable[[], bool]
 
+_NO_VALIDATION = (
+    "no forecast of the validation days ends before the test window begins, so no round can be "
+    "chosen by validation and the last one counts; a longer `window.validation-days` cures it"
+)
+
 
 def start(
     config: RunConfig,
@@ -117,9 +122,11 @@ def _carry_out(
         emit(events.RunFinished(status, time.perf_counter() - started, reason))
 
     with recorder:
-        for name, why in prepared.excluded.items():
-            if not recorder.resumed:
+        if not recorder.resumed:
+            for name, why in prepared.excluded.items():
                 emit(events.Note("info", f"client {name} takes no part: {why}"))
+            if not prepared.splits.validation.size:
+                emit(events.Note("warning", _NO_VALIDATION))
         try:
             execute(
                 config,

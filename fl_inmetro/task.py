@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING, Any
 from fl_inmetro.config import RunConfig, load
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.experiment import Prepared, prepare
+from fl_inmetro.flower_engine import FEDERATION_KEYS
 from fl_inmetro.learning.client import ClientWorker
 from fl_inmetro.learning.table import learner
 
 if TYPE_CHECKING:
     from flwr.app import Context
-
-#: What the server app prints before the path of its run directory.
-RUN_DIRECTORY = "fl-inmetro run directory:"
-
-#: Keys of Flower's run configuration that set our `[federation]` table.
-FEDERATION_KEYS = ("num-server-rounds", "fraction-fit", "local-epochs")
 
 
 def run_config(flower: dict[str, Any], nodes: int) -> RunConfig:

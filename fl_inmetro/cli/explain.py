@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from fl_inmetro.cli.options import Lang
 from fl_inmetro.i18n import catalogue, language, text
 
 
 def explain(
     code: str = typer.Argument(..., help=text("cli.explain.code")),
-    lang: str | None = typer.Option(None, help=text("cli.lang")),
+    lang: Lang = None,
 ) -> None:
     """Print the page of an error code."""
     chosen = language(lang)

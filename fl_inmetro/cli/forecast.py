@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fl_inmetro.i18n import language, text
+from fl_inmetro.cli.options import AsJson, Lang, Overrides, Runs
+from fl_inmetro.i18n import language, number, text
 
 if TYPE_CHECKING:
     from fl_inmetro.data.series import FederatedData
@@ -17,12 +18,6 @@ Source = Annotated[str, typer.Option("--data", metavar="SOURCE", help=text("cli.
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help=text("cli.forecast.config"))
 ]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help=text("cli.run.set"))
-]
-AsJson = Annotated[bool, typer.Option("--json", help=text("cli.json"))]
-Runs = Annotated[Path, typer.Option("--runs", envvar="FL_INMETRO_RUNS", help=text("cli.run.runs"))]
-Lang = Annotated[str | None, typer.Option("--lang", help=text("cli.lang"))]
 
 
 def forecast(
@@ -49,8 +44,9 @@ def forecast(
     """Forecast clients of the run, and clients it has never seen."""
     import json
 
+    _ordered(first, last)
     from fl_inmetro import forecasting
-    from fl_inmetro.data.forecast_table import write_forecasts
+    from fl_inmetro.runs.forecasts import save_forecasts
     from fl_inmetro.runs.record import RunRecord
     from fl_inmetro.runs.shelf import find_run
 
@@ -61,7 +57,7 @@ def forecast(
     table, skipped = forecasting.forecast(record, trained, data, first.date(), last.date())
     job = trained.job
     labels = {"model": job.model, "training": job.training}
-    write_forecasts(
+    save_forecasts(
         [table], output, {f"fl_inmetro.{k}": v for k, v in {"run": record.id, **labels}.items()}
     )
     clients = len(data) - len(skipped)
@@ -75,7 +71,7 @@ def forecast(
             "skipped": skipped,
             "simulated": data.manifest.simulated,
         }
-        typer.echo(json.dumps(result))
+        typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
         return
     for name, why in skipped.items():
         typer.echo(text("cli.forecast.skipped", chosen, client=name, why=why), err=True)
@@ -85,7 +81,7 @@ def forecast(
         text(
             "cli.forecast.done",
             chosen,
-            rows=table.num_rows,
+            rows=number(table.num_rows, 0, chosen),
             clients=clients,
             file=output,
             model=job.model,
@@ -106,28 +102,27 @@ def score(
     import json
 
     from fl_inmetro import forecasting
+    from fl_inmetro.cli.tables import fleet_table, plain_scores, print_whole
     from fl_inmetro.metrics import client_scores
 
     chosen = language(lang)
     data = _load(source, config, overrides)
     scores, sums = forecasting.score_file(file, data)
     if as_json:
-        per_client = {name: _finite(client_scores(s)) for name, s in sums.items()}
+        per_client = {name: plain_scores(client_scores(s)) for name, s in sums.items()}
         result = {
             "file": str(file),
             "simulated": data.manifest.simulated,
-            "scores": _finite(scores),
+            "scores": plain_scores(scores),
             "clients": per_client,
         }
-        typer.echo(json.dumps(result))
+        typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
         return
     from rich.console import Console
 
-    from fl_inmetro.cli.tables import fleet_table
-
     if data.manifest.simulated:
         typer.echo(text("cli.simulated", chosen))
-    Console().print(fleet_table(scores, chosen))
+    print_whole(fleet_table(scores, chosen), Console(highlight=False))
 
 
 def _load(source: str, config: Path | None, overrides: list[str] | None) -> FederatedData:
@@ -139,5 +134,15 @@ def _load(source: str, config: Path | None, overrides: list[str] | None) -> Fede
     return load_data(settings_for(source, run_config.data), run_config.seed)
 
 
-def _finite(scores: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if value != value else value for name, value in scores.items()}
+def _ordered(first: datetime, last: datetime) -> None:
+    if last < first:
+        from fl_inmetro.errors import ConfigError, Fault
+
+        raise ConfigError(
+            Fault(
+                "FL107",
+                "the last day lies before the first",
+                f"--from {first:%Y-%m-%d} --to {last:%Y-%m-%d}",
+                f"exchange them: --from {last:%Y-%m-%d} --to {first:%Y-%m-%d}",
+            )
+        )

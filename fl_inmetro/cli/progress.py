@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+from rich.text import Text
 
 from fl_inmetro import events as ev
 from fl_inmetro.cli.tables import size
+from fl_inmetro.config.schema import LEARNERS, TRAININGS
 from fl_inmetro.i18n import Language, number, text
+
+#: Refused replies and clients left out that are shown; all of them are in the run directory.
+_SHOWN = 5
+
+#: Width of the widest bar, and of the narrowest that still says something.
+_BAR, _LEAST_BAR = 20, 5
 
 
 class Display:
@@ -28,20 +36,23 @@ class Display:
         self._lang = lang
         self._console = Console(stderr=True)
         self._live = self._console.is_terminal and not os.environ.get("FL_INMETRO_NO_PROGRESS")
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+        self._state, bar = _layout(self._console.width, lang)
+        columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False)]
+        if bar:
+            columns.append(BarColumn(bar_width=bar))
+        columns += [
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-        )
+            TextColumn("{task.fields[state]}", markup=False),
+            TimeLeft(compact=True),
+        ]
+        self._progress = _Bars(*columns, console=self._console)
         self._task: TaskID | None = None
         self._stage = ev.RunStarted("", "", 0, 0, 0)
         self._bytes = 0
         self._began = time.monotonic()
         self._groups_done = 0
         self._rejected = 0
+        self._left_out = 0
 
     def __enter__(self) -> Self:
         if self._live:
@@ -70,8 +81,8 @@ class Display:
                 self._reject(event)
             case ev.ModelScored():
                 self._scored(event)
-            case ev.Note(level="warning"):
-                self._line(text("cli.progress.warning", self._lang, what=event.text))
+            case ev.Note():
+                self._note(event)
             case _:
                 pass
 
@@ -79,12 +90,20 @@ class Display:
         """Show a line of another engine's log."""
         self._line(line)
 
-    def interrupted(self, kind: str, file: Path | None, root: Path) -> None:
-        """Say how to go on."""
-        config = f" {file}" if file else ""
-        runs = "" if root == Path("runs") else f" --runs {root}"
-        command = f"fl-inmetro {kind}{config}{runs} --resume"
-        self._line(text("cli.progress.interrupted", self._lang, command=command))
+    def stopping(self) -> None:
+        """Say that a stop was asked for; may be called from a signal handler."""
+        said = text("cli.progress.stopping", self._lang)
+        if self._live:
+            # The bars are drawn again ten times a second, by a thread that may print.
+            self._progress.below = said
+        else:
+            # The interrupted code may be inside a print: only the bare system call is safe here.
+            os.write(2, f"{said}\n".encode())
+
+    def interrupted(self, command: str | None) -> None:
+        """Say how to go on: by `command`, or that this run cannot go on."""
+        key = "interrupted" if command else "stopped"
+        self._line(text(f"cli.progress.{key}", self._lang, command=command or ""))
 
     # --------------------------------------------------------------------------- internals
     def _start(self, event: ev.RunStarted) -> None:
@@ -104,10 +123,10 @@ class Display:
         if self._stage.training == "local":
             return  # one line per client is enough; its rounds are in the run directory
         state = text(
-            "cli.progress.state",
+            f"cli.progress.{self._state if self._live else 'state'}",
             self._lang,
-            loss=number(event.loss, 4, self._lang),
-            nmae=number(event.nmae, 4, self._lang),
+            loss=self._number(event.loss),
+            nmae=self._number(event.nmae),
             mark="*" if event.is_best else " ",
             bytes=size(self._bytes, self._lang),
         )
@@ -127,14 +146,14 @@ class Display:
             return
         self._groups_done += 1
         if self._live and self._task is not None:
-            nmae = number(event.nmae, 4, self._lang)
+            nmae = self._number(event.nmae)
             state = text("cli.progress.client", self._lang, nmae=nmae)
             self._progress.update(self._task, completed=self._groups_done, state=state)
 
     def _reject(self, event: ev.ClientRejected) -> None:
         self._rejected += 1
-        if self._rejected > 5:
-            return  # all of them are in the run directory; five are enough to see the pattern
+        if self._rejected > _SHOWN:
+            return
         self._line(
             text(
                 "cli.progress.rejected",
@@ -149,7 +168,7 @@ class Display:
     def _scored(self, event: ev.ModelScored) -> None:
         if event.training == "baseline":
             return
-        nmae = number(event.scores["nmae"], 4, self._lang)
+        nmae = self._number(event.scores["nmae"])
         if self._live and self._task is not None:
             state = text("cli.progress.scored", self._lang, nmae=nmae)
             task = self._progress.tasks[self._progress.task_ids.index(self._task)]
@@ -159,13 +178,58 @@ class Display:
             scored = text("cli.progress.scored", self._lang, nmae=nmae)
             self._line(f"{event.model} · {training}  {scored}")
 
+    def _note(self, event: ev.Note) -> None:
+        if event.level == "warning":
+            self._line(text("cli.progress.warning", self._lang, what=event.text))
+            return
+        self._left_out += 1
+        if self._left_out <= _SHOWN:
+            self._line(event.text)
+        elif self._left_out == _SHOWN + 1:
+            self._line("…")
+
+    def _number(self, value: float) -> str:
+        return number(value, 4, self._lang) if value == value else "–"
+
     def _line(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+class _Bars(Progress):
+    """Bars with a line below them."""
+
+    below = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return what is drawn; Rich's interface."""
+        yield from super().get_renderables()
+        if self.below:
+            yield Text(self.below, style="bold")
+
+
+def _layout(width: int, lang: Language) -> tuple[str, int]:
+    """Return the form of the state and the width of the bar that fit into `width` columns."""
+    names = [
+        f"{model} · {text(f'cli.training.{training}', lang)}"
+        for model in LEARNERS
+        for training in TRAININGS
+    ]
+    sample = {"loss": "0.0000", "nmae": "0.0000", "mark": "*", "bytes": "000.0 MB"}
+    # Name, 00/00, state and 00:00, with a blank between any two columns.
+    beside = max(map(cell_len, names)) + len("00/00") + len("00:00") + 4
+    for state in ("state", "state_short"):
+        left = width - beside - cell_len(text(f"cli.progress.{state}", lang, **sample))
+        if left >= _LEAST_BAR:
+            return state, min(left, _BAR)
+    return "state_short", 0
+
+
 @contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a request to stop after the client at work; the second is hard."""
+def stop_on_interrupt(say: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a request to stop after the client at work; the second is hard.
+
+    `say` is called in the signal handler, when the request comes in.
+    """
     asked = threading.Event()
 
     def handler(number_: int, frame: FrameType | None) -> None:
@@ -173,7 +237,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        sys.stderr.write("\n" + text("cli.progress.stopping") + "\n")
+        say()
 
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fl_inmetro.cli.options import AsJson, Lang, Overrides, Runs
 from fl_inmetro.i18n import Language, language, text
 
 if TYPE_CHECKING:
@@ -15,14 +17,8 @@ if TYPE_CHECKING:
 ConfigFile = Annotated[
     Path | None, typer.Argument(metavar="CONFIG.toml", help=text("cli.run.config"))
 ]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="A.B=C", help=text("cli.run.set"))
-]
 Seed = Annotated[int | None, typer.Option(help=text("cli.run.seed"))]
-AsJson = Annotated[bool, typer.Option("--json", help=text("cli.json"))]
 Resume = Annotated[bool, typer.Option("--resume", help=text("cli.run.resume"))]
-Runs = Annotated[Path, typer.Option("--runs", envvar="FL_INMETRO_RUNS", help=text("cli.run.runs"))]
-Lang = Annotated[str | None, typer.Option("--lang", help=text("cli.lang"))]
 
 
 def run(
@@ -61,16 +57,20 @@ def _carry_out(
     root: Path,
     lang: Language,
 ) -> None:
-    from fl_inmetro.cli.progress import Display, stop_on_interrupt
     from fl_inmetro.config import load
 
     config = load(file, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
     from fl_inmetro import session
+    from fl_inmetro.cli.progress import Display, stop_on_interrupt
     from fl_inmetro.federation.grids import Interrupted
     from fl_inmetro.report.html import write
     from fl_inmetro.runs.record import RunRecord
 
-    with stop_on_interrupt() as should_stop, Display(lang) as display:
+    command = ["fl-inmetro", kind, *([str(file)] if file else [])]
+    command += [word for override in overrides or [] for word in ("--set", override)]
+    command += [] if seed is None else ["--seed", str(seed)]
+    command += [] if root == Path("runs") else ["--runs", str(root)]
+    with Display(lang) as display, stop_on_interrupt(display.stopping) as should_stop:
         try:
             if resume:
                 unfinished = session.find_unfinished(config, kind, root)
@@ -80,7 +80,8 @@ def _carry_out(
             else:
                 path = session.start(config, kind, root, display, should_stop)
         except (Interrupted, KeyboardInterrupt):
-            display.interrupted(kind, file, root)
+            resumable = config.engine == "loop"
+            display.interrupted(shlex.join([*command, "--resume"]) if resumable else None)
             raise typer.Exit(130) from None
     record = RunRecord.open(path)
     report = write(record, path / "report.html", lang)
@@ -93,20 +94,17 @@ def _carry_out(
 def _print_json(record: RunRecord, report: Path) -> None:
     import json
 
+    from fl_inmetro.cli.tables import plain_scores
+
     result: dict[str, Any] = {
         "run": record.id,
         "path": str(record.path),
         "report": str(report),
         "status": record.status,
         "simulated": bool(record.manifest["data"].get("simulated")),
-        "rows": [_finite(row) for row in record.scores()],
+        "rows": [plain_scores(row) for row in record.scores()],
     }
-    typer.echo(json.dumps(result))
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN: a score that does not exist is null."""
-    return {k: None if isinstance(v, float) and v != v else v for k, v in row.items()}
+    typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
 
 
 def _print_end(
@@ -114,11 +112,15 @@ def _print_end(
 ) -> None:
     from rich.console import Console
 
-    from fl_inmetro.cli.tables import score_table
+    from fl_inmetro.cli.tables import print_scores
 
     console = Console()
     if record.manifest["data"].get("simulated"):
         console.print(text("cli.simulated", lang), style="bold yellow")
-    console.print(score_table(record.scores(), lang, console.width))
-    console.print(text("cli.run.report", lang, path=report), soft_wrap=True)
-    console.print(text(f"cli.{kind}.next", lang, run=record.id), soft_wrap=True, highlight=False)
+    print_scores(record.scores(), lang)
+    # Names and paths are no markup, and whole lines can be copied.
+    for line in (
+        text("cli.run.report", lang, path=report),
+        text(f"cli.{kind}.next", lang, run=record.id),
+    ):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)

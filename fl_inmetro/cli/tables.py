@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fl_inmetro.i18n import Language, number, text
 
+#: Columns of a place without a width.
+_UNLIMITED = 10_000
+
 #: Columns that give way on a narrow terminal, first to go first; the report has them all.
-_OPTIONAL = ("rmse_kwh", "worst_decile_nmae", "wmape", "seconds", "mase")
+_OPTIONAL = ("worst_decile_nmae", "wmape", "rmse_kwh", "seconds", "mase", "better_than_local")
+_COUNTS = ("clients", "points", "bytes")
 _COLUMNS = (
     "nmae",
     "wmape",
@@ -25,8 +35,32 @@ _COLUMNS = (
 )
 
 
-def score_table(rows: Sequence[dict[str, Any]], lang: Language, width: int) -> Table:
-    """Return the comparison table, best nMAE marked with `*`, at most `width` columns wide."""
+def print_scores(rows: Sequence[dict[str, Any]], lang: Language) -> None:
+    """Print the comparison table on stdout: as wide as the terminal, all columns into a pipe."""
+    # A pipe or a file has no width, so nothing has to give way there; COLUMNS gives it one.
+    free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    console = Console(width=_UNLIMITED if free else None, highlight=False)
+    table, notes = score_table(rows, lang, console.width)
+    console.print(text("cli.table.title", lang), style="italic")
+    print_whole(table, console)
+    for note in notes:
+        console.print(note, style="dim italic", markup=False)
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """Print a table without cutting a cell: lines wider than the terminal are left to it."""
+    needed = console.measure(table, options=console.options.update(width=_UNLIMITED)).maximum
+    console.print(table, width=max(console.width, needed), crop=False, no_wrap=True)
+
+
+def score_table(
+    rows: Sequence[dict[str, Any]], lang: Language, width: int
+) -> tuple[Table, list[str]]:
+    """Return the comparison table and the notes below it.
+
+    The best nMAE is marked with `*`. The table is at most `width` columns wide, unless what must
+    not give way (names, nMAE, MAE, bytes) is wider; the notes say which columns gave way.
+    """
     best = min((row["nmae"] for row in rows if row["nmae"] is not None), default=None)
     cells: dict[str, list[str]] = {
         "model": [row["model"] + (" *" if row["nmae"] == best else "") for row in rows],
@@ -38,43 +72,56 @@ def score_table(rows: Sequence[dict[str, Any]], lang: Language, width: int) -> T
     heads = {name: text(f"cli.table.{name}", lang) for name in cells}
     dropped = []
     for name in _OPTIONAL:
-        if sum(max(map(len, [heads[n], *cells[n]])) + 3 for n in cells) <= width:
+        if _width(cells, heads) <= width:
             break
-        del cells[name]
-        dropped.append(heads[name])
-    table = Table(
-        title=text("cli.table.title", lang),
-        title_justify="left",
-        caption=_caption(cells, dropped, lang),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+        if name in cells:
+            del cells[name]
+            dropped.append(heads[name])
+    # One blank of padding and one of the box's divider: the two that `_width` counts.
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for name in cells:
         justify: Literal["left", "right"] = "left" if name in ("model", "training") else "right"
         table.add_column(heads[name], justify=justify, no_wrap=True)
     for number_, row in enumerate(rows):
-        style = "bold" if row["nmae"] == best else None
-        table.add_row(*(column[number_] for column in cells.values()), style=style)
-    return table
+        style = "bold" if best is not None and row["nmae"] == best else None
+        table.add_row(*(Text(column[number_]) for column in cells.values()), style=style)
+    return table, _notes(cells, dropped, lang)
 
 
-def _caption(cells: Mapping[str, Sequence[str]], dropped: Sequence[str], lang: Language) -> str:
+def _width(cells: Mapping[str, Sequence[str]], heads: Mapping[str, str]) -> int:
+    """Return the width of the table: its widest cells, and two blanks between columns."""
+    return sum(max(map(cell_len, [heads[n], *cells[n]])) for n in cells) + 2 * (len(cells) - 1)
+
+
+def _notes(cells: Mapping[str, Sequence[str]], dropped: Sequence[str], lang: Language) -> list[str]:
     explained = [
         n for n in ("nmae", "worst_decile_nmae", "better_than_local", "bytes") if n in cells
     ]
     lines = [text(f"cli.table.explain.{name}", lang) for name in explained]
     if dropped:
         lines.append(text("cli.table.dropped", lang, columns=", ".join(dropped)))
-    return "\n".join(lines)
+    return lines
 
 
-def fleet_table(scores: dict[str, float], lang: Language) -> Table:
+def plain_scores(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of scores for JSON: what is not finite is null, what counts is whole."""
+    result: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            result[name] = None
+        else:
+            result[name] = int(value) if name in _COUNTS and value is not None else value
+    return result
+
+
+def fleet_table(scores: Mapping[str, float], lang: Language) -> Table:
     """Return one fleet's scores, one per line."""
-    table = Table(show_header=False)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, justify="right")
     for name, value in scores.items():
         label = text(f"cli.table.{name}", lang)
-        whole = name in ("clients", "points")
+        whole = name in _COUNTS
         table.add_row(label, number(value, 0, lang) if whole else _score(value, name, lang))
     return table
 

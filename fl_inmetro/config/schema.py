@@ -99,7 +99,7 @@ class Cleaning(Table):
         outlier_factor: A reading above this many times the client's 99th percentile is an outlier.
         outliers: Report outliers only, or mask them.
         negatives: Mask negative readings, or keep them (meters of net consumption).
-        max_gap_fill_h: Gaps up to this long are filled by straight lines; 0 leaves gaps as they are.
+        max_gap_fill_h: Gaps up to this long are filled by straight lines; 0 fills none.
         min_days: A client with fewer days of usable readings is an error (FL206), or is
             left out when `drop_short` is set.
         drop_short: Leave clients out (with the reason in the manifest) instead of stopping.
@@ -243,8 +243,8 @@ class Gradient(Table):
 
     loss: Literal["mae", "mse", "huber"] = "mae"
     optimizer: Literal["sgd", "adam"] = "adam"
-    eta_l: float = Field(1e-3, gt=0)
-    batch_size: int = Field(16, ge=0)
+    eta_l: float = Field(3e-3, gt=0)
+    batch_size: int = Field(32, ge=0)
     weight_decay: float = Field(0.0, ge=0)
 
 

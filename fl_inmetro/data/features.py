@@ -25,6 +25,8 @@ Rows = NDArray[np.float32]
 TRAILING_DAYS = 28
 #: A scale needs at least this share of a day of usable readings.
 MIN_SCALE_DAYS = 1.0
+#: A window is trained on only with so many days of usable readings behind its scale.
+MIN_TRAIN_DAYS = 7.0
 #: Weights per day of the exponentially weighted profile.
 EWMA_WEIGHTS: Floats = np.power(0.8, np.arange(TRAILING_DAYS, dtype=np.float64))
 
@@ -74,25 +76,55 @@ class RowFeatures:
     Attributes:
         x: Shape (N, H, F), dimensionless.
         base: Shape (N, H), the profile that models correct, in units of the scale.
-        scale_kwh: Shape (N,), the trailing mean; NaN where the past is too short for one.
+        level: What each window's recent past says of the client's level.
     """
 
     x: Rows
     base: Rows
+    level: Level
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """The level of a client's load at N issue times, from the 28 days before each.
+
+    Attributes:
+        scale_kwh: Shape (N,), the trailing mean per step; NaN with less than a day of usable
+            readings, or when they are all zero.
+        floor_kwh: Shape (N,), the lowest forecast that makes sense: zero, or the lowest reading of
+            a meter that has shown negative ones (net consumption).
+        known_days: Shape (N,), days of usable readings behind them.
+    """
+
     scale_kwh: Floats
+    floor_kwh: Floats
+    known_days: Floats
 
     @property
-    def usable(self) -> NDArray[np.bool_]:
-        """Shape (N,): True where a forecast can be made."""
-        return np.isfinite(self.scale_kwh)
+    def trainable(self) -> NDArray[np.bool_]:
+        """Shape (N,): True where the level is settled enough to train on.
+
+        A scale from a few days can be far off (a shop seen first on a holiday): good enough to
+        forecast with when there is nothing better, but one such window outweighs all others in a
+        squared loss.
+        """
+        return np.isfinite(self.scale_kwh) & (self.known_days >= MIN_TRAIN_DAYS)
 
 
-def trailing_scale_kwh(windows: Windows) -> Floats:
-    """Return each window's trailing mean over 28 days; shape (N,), kWh per step.
-
-    NaN where the past has less than a day of usable readings or is all zero.
-    """
-    return _scale(windows)[0]
+def trailing_level(windows: Windows) -> Level:
+    """Return the level of each window."""
+    per_day = steps_per_day(windows.series.resolution_s)
+    recent = windows.past.lookback(TRAILING_DAYS * per_day)
+    known = np.isfinite(recent)
+    count = known.sum(axis=1)
+    filled = np.where(known, recent, 0.0)
+    mean = filled.sum(axis=1) / np.maximum(count, 1)
+    enough = (count >= MIN_SCALE_DAYS * per_day) & (mean > 0)
+    return Level(
+        scale_kwh=np.where(enough, mean, np.nan),
+        floor_kwh=np.minimum(filled.min(axis=1), 0.0),
+        known_days=count / per_day,
+    )
 
 
 def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
@@ -102,7 +134,8 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
     the slot, then the trailing mean; `missing_share` tells the model how much that was.
     """
     horizon = windows.horizon
-    scale_kwh, missing = _scale(windows)
+    level = trailing_level(windows)
+    scale_kwh, missing = level.scale_kwh, 1.0 - level.known_days / TRAILING_DAYS
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         # An all-missing slice is an expected case here; it is filled below.
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -139,22 +172,11 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
     return RowFeatures(
         x=np.nan_to_num(x, posinf=0.0, neginf=0.0).astype(np.float32),
         base=np.nan_to_num(day_type, posinf=0.0, neginf=0.0).astype(np.float32),
-        scale_kwh=scale_kwh,
+        level=level,
     )
 
 
 # ------------------------------------------------------------------------------ internals
-def _scale(windows: Windows) -> tuple[Floats, Floats]:
-    """Return the trailing mean and the share of missing readings behind it, both (N,)."""
-    per_day = steps_per_day(windows.series.resolution_s)
-    recent = windows.past.lookback(TRAILING_DAYS * per_day)
-    known = np.isfinite(recent)
-    count = known.sum(axis=1)
-    mean = np.where(known, recent, 0.0).sum(axis=1) / np.maximum(count, 1)
-    enough = (count >= MIN_SCALE_DAYS * per_day) & (mean > 0)
-    return np.where(enough, mean, np.nan), 1.0 - count / known.shape[1]
-
-
 def _day_types_match(windows: Windows, days: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell for (N, H, K) whether the earlier day is of the target's day type."""
     past_utc_s = windows.issue_utc_s[:, None, None] + (

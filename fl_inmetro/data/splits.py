@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fl_inmetro.config.schema import Window
 from fl_inmetro.data.calendar import issue_times_utc_s, local_date
-from fl_inmetro.data.features import trailing_scale_kwh
+from fl_inmetro.data.features import trailing_level
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.windows import Windows, horizon_steps, windows_at
 from fl_inmetro.errors import DataError, Fault
@@ -22,8 +22,9 @@ from fl_inmetro.units import iso_utc
 
 Ints = NDArray[np.int64]
 
-#: A client needs at least so many training windows to take part.
-MIN_TRAIN_WINDOWS = 7
+#: A client needs at least so many days with readings in training to take part: a week to learn
+#: its level from and a week to learn from.
+MIN_TRAIN_WINDOWS = 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +157,8 @@ def split_fleet(
     """Return the clients that can take part, and why the others cannot.
 
     A client without any reading in the training days is left out: it has nothing to say. So is one
-    whose readings are too few, or all zero, to be scaled by. One with fewer than seven training
-    windows is an error, unless `drop_short`.
+    whose readings are too few, or all zero, to be scaled by. One with fewer than
+    `MIN_TRAIN_WINDOWS` training windows is an error, unless `drop_short`.
 
     Raises:
         DataError: FL206, one fault per client that is too short; FL205, nobody is left.
@@ -168,10 +169,10 @@ def split_fleet(
     for name, series in data.items():
         parts = split_client(series, splits)
         days = len(parts.train)
-        if days >= MIN_TRAIN_WINDOWS and np.isfinite(trailing_scale_kwh(parts.train)).any():
+        if days >= MIN_TRAIN_WINDOWS and trailing_level(parts.train).trainable.any():
             clients[name] = parts
         elif days >= MIN_TRAIN_WINDOWS:
-            excluded[name] = "no training day has a day of readings above zero behind it"
+            excluded[name] = "no training day has a week of readings above zero behind it"
         elif not days and not len(parts.validation) and not len(parts.test):
             excluded[name] = "no readings in the window"
         elif drop_short or not days:

@@ -19,7 +19,8 @@ _FOLDERS: dict[Language, str] = {"en": "en", "pt-BR": "pt_br"}
 
 def language(wanted: str | None = None) -> Language:
     """Choose the language: `wanted`, else FL_INMETRO_LANG, else the locale, else English."""
-    names = [wanted, *(os.environ.get(n) for n in ("FL_INMETRO_LANG", "LC_ALL", "LC_MESSAGES", "LANG"))]
+    variables = ("FL_INMETRO_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
+    names = [wanted, *(os.environ.get(variable) for variable in variables)]
     chosen = next((name for name in names if name), "en")
     return "pt-BR" if chosen.lower().startswith("pt") else "en"
 

@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from fl_inmetro.data.calendar import steps_per_week
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.learning.gradient import client_seed
 from fl_inmetro.learning.update import Arrays, Floats, Learner, Update
 from fl_inmetro.metrics import ErrorSums, naive_scale
-from fl_inmetro.models.design import Design
+from fl_inmetro.models.design import Design, joined
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,15 +119,7 @@ class ClientWorker:
 
     @cached_property
     def _train_design(self) -> Design:
-        parts = [self.learner.design(part).trainable() for part in self.data.train]
-        if len(parts) == 1:
-            return parts[0]
-        return Design(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("x", "base", "scale_kwh", "residual", "known")
-            )
-        )
+        return joined([self.learner.design(part).trainable() for part in self.data.train])
 
     def _designs(self, split: str) -> tuple[Design, ...]:
         return self._test_designs if split == "test" else self._validation_designs

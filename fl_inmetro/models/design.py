@@ -6,13 +6,14 @@ base come from the client's past and stay on the client.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_inmetro.data.calendar import steps_per_day
-from fl_inmetro.data.features import row_features, trailing_scale_kwh
+from fl_inmetro.data.features import Level, row_features, trailing_level
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.units import HOUR_S
 
@@ -31,13 +32,15 @@ class Design:
         x: Shape (N, H, F) for row models, (N, L) for context models.
         base: Shape (N, H).
         scale_kwh: Shape (N,); NaN where the past is too short for a forecast.
+        floor_kwh: Shape (N,); no forecast is below it.
         residual: Shape (N, H), target / scale − base; 0 where unknown.
-        known: Shape (N, H), 1 where the target is known and the window is usable, else 0.
+        known: Shape (N, H), 1 where the target is known and the window may be trained on, else 0.
     """
 
     x: Rows
     base: Rows
     scale_kwh: Floats
+    floor_kwh: Floats
     residual: Rows
     known: Rows
 
@@ -47,30 +50,29 @@ class Design:
         return int(np.count_nonzero(self.known))
 
     def to_kwh(self, correction: NDArray[np.floating]) -> Floats:
-        """Turn the correction f(x), shape (N, H), into a forecast in kWh.
-
-        Consumption is not negative, so the forecast is cut at zero.
-        """
-        scaled = self.base.astype(np.float64) + correction
-        forecast: Floats = np.maximum(scaled, 0.0) * self.scale_kwh[:, None]
-        return forecast
+        """Turn the correction f(x), shape (N, H), into a forecast in kWh, cut at the floor."""
+        forecast = (self.base.astype(np.float64) + correction) * self.scale_kwh[:, None]
+        result: Floats = np.maximum(forecast, self.floor_kwh[:, None])
+        return result
 
     def trainable(self) -> Design:
         """Return the windows with a usable past and at least one known target."""
         rows = np.isfinite(self.scale_kwh) & self.known.any(axis=1)
-        return Design(
-            self.x[rows],
-            self.base[rows],
-            self.scale_kwh[rows],
-            self.residual[rows],
-            self.known[rows],
-        )
+        return Design(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+
+def joined(parts: Sequence[Design]) -> Design:
+    """Return the windows of several designs as one."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [field.name for field in fields(Design)]
+    return Design(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def row_design(windows: Windows, features: tuple[str, ...], *, targets: bool = True) -> Design:
     """Build the design of row models (ridge, MLP) from the row features."""
     rows = row_features(windows, features)
-    return _with_targets(windows, rows.x, rows.base, rows.scale_kwh, targets)
+    return _with_targets(windows, rows.x, rows.base, rows.level, targets)
 
 
 def context_design(windows: Windows, context_steps: int, *, targets: bool = True) -> Design:
@@ -79,16 +81,16 @@ def context_design(windows: Windows, context_steps: int, *, targets: bool = True
     A missing step takes the value of the day before, and the trailing mean where that is missing
     too. The base is the last value, as in NLinear.
     """
-    scale_kwh = trailing_scale_kwh(windows)
+    level = trailing_level(windows)
     per_day = steps_per_day(windows.series.resolution_s)
     with np.errstate(invalid="ignore"):
-        past = windows.past.lookback(context_steps + per_day) / scale_kwh[:, None]
+        past = windows.past.lookback(context_steps + per_day) / level.scale_kwh[:, None]
     context, day_before = past[:, per_day:], past[:, :-per_day]
     context = np.where(np.isnan(context), day_before, context)
     context = np.where(np.isnan(context), 1.0, context)
     last = context[:, -1:]
     base = np.broadcast_to(last, (len(windows), windows.horizon)).astype(np.float32)
-    return _with_targets(windows, (context - last).astype(np.float32), base, scale_kwh, targets)
+    return _with_targets(windows, (context - last).astype(np.float32), base, level, targets)
 
 
 def context_steps(context_h: float, resolution_s: int) -> int:
@@ -96,20 +98,18 @@ def context_steps(context_h: float, resolution_s: int) -> int:
     return max(1, round(context_h * HOUR_S / resolution_s))
 
 
-def _with_targets(
-    windows: Windows, x: Rows, base: Rows, scale_kwh: Floats, targets: bool
-) -> Design:
-    shape = (len(windows), windows.horizon)
+def _with_targets(windows: Windows, x: Rows, base: Rows, level: Level, targets: bool) -> Design:
     if not targets:
-        empty = np.zeros(shape, dtype=np.float32)
-        return Design(x, base, scale_kwh, empty, empty)
+        empty = np.zeros((len(windows), windows.horizon), dtype=np.float32)
+        return Design(x, base, level.scale_kwh, level.floor_kwh, empty, empty)
     with np.errstate(invalid="ignore"):
-        residual = windows.target_kwh() / scale_kwh[:, None] - base
-    known = np.isfinite(residual)
+        residual = windows.target_kwh() / level.scale_kwh[:, None] - base
+    known = np.isfinite(residual) & level.trainable[:, None]
     return Design(
         x,
         base,
-        scale_kwh,
+        level.scale_kwh,
+        level.floor_kwh,
         np.where(known, residual, 0.0).astype(np.float32),
         known.astype(np.float32),
     )

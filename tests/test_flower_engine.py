@@ -1,0 +1,98 @@
+"""The same configuration on Flower's simulation engine (Ray) and in this process: one model.
+
+Slow (Ray takes half a minute to start), so it has a mark and a make target of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fl_inmetro import session
+from fl_inmetro.config import RunConfig, check
+from fl_inmetro.errors import ConfigError
+from fl_inmetro.runs.record import RunRecord
+from fl_inmetro.runs.weights import load as load_weights
+
+pytestmark = pytest.mark.flower
+
+
+def configuration(engine: str, model: str = "mlp") -> RunConfig:
+    return check(
+        {
+            "engine": engine,
+            "model": model,
+            "seed": 5,
+            "data": {"simulator": {"clients": 4, "days": 75}},
+            "window": {
+                "test_days": 7,
+                "validation_days": 7,
+                "timezone": "America/Sao_Paulo",
+            },
+            # A fraction below one, so that the draw of clients is compared as well: Flower's node
+            # ids are random, ours are not.
+            "federation": {"num_server_rounds": 2, "fraction_fit": 0.5, "local_epochs": 2},
+            "models": {"mlp": {"hidden": [8]}},
+        }
+    )
+
+
+@pytest.fixture
+def flower_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A Flower home and ports of our own; the SuperLink that `flwr run` leaves behind is ended."""
+    home = tmp_path / "flwr"
+    monkeypatch.setenv("FLWR_HOME", str(home))
+    for name in ("FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", "FLWR_LOCAL_CONTROL_API_PORT"):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            monkeypatch.setenv(name, str(free.getsockname()[1]))
+    yield home
+    marker = f"FLWR_HOME={home}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = marker in (process / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # gone, or not ours to read
+        if ours and int(process.name) != os.getpid():
+            os.kill(int(process.name), signal.SIGKILL)
+
+
+def final_weights(path: Path) -> dict[str, np.ndarray]:
+    kept = load_weights(path, "mlp-federated-g0000")
+    assert kept is not None
+    return kept[0]
+
+
+def test_flower_simulation_and_loop_give_the_same_model(tmp_path: Path, flower_home: Path) -> None:
+    log: list[str] = []
+    on_flower = session.start_on_flower(
+        configuration("flower"), "run", tmp_path / "flower", log.append
+    )
+    in_process = session.start(
+        configuration("loop"), "run", tmp_path / "loop", lambda event: None, lambda: False
+    )
+    theirs, ours = final_weights(on_flower), final_weights(in_process)
+    assert theirs.keys() == ours.keys()
+    for name in ours:
+        np.testing.assert_allclose(theirs[name], ours[name], rtol=0, atol=1e-6, err_msg=name)
+    flower, loop = RunRecord.open(on_flower), RunRecord.open(in_process)
+    assert flower.status == loop.status == "completed"
+    selected = [[row["client_id"] for row in r.client_rounds()] for r in (flower, loop)]
+    assert selected[0] == selected[1]
+    assert len(selected[0]) == 2 * 2  # half of four clients, two rounds
+    for ours_row, theirs_row in zip(loop.scores(), flower.scores(), strict=True):
+        for key in ("nmae", "wmape", "mae_kwh", "rmse_kwh", "bytes"):
+            assert theirs_row[key] == pytest.approx(ours_row[key], abs=1e-6), key
+
+
+def test_flower_engine_refuses_what_it_does_not_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        session.start_on_flower(configuration("flower"), "compare", tmp_path, print)
+    assert caught.value.faults[0].code == "FL306"
+    assert list(tmp_path.iterdir()) == []
