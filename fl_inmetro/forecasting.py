@@ -136,7 +136,10 @@ def forecast(
             skipped[name] = _NO_PAST
     if not tables:
         raise _nobody(skipped, data)
-    return pa.concat_tables(tables), skipped
+    table = pa.concat_tables(tables)
+    # Plain text for other programs; Parquet stores it as compactly.
+    names = table["client_id"].cast(pa.string())
+    return table.set_column(0, "client_id", names), skipped
 
 
 def _nobody(skipped: Mapping[str, str], data: FederatedData) -> DataError:
@@ -188,7 +191,7 @@ def score_file(path: Path, data: FederatedData) -> tuple[dict[str, float], dict[
     _refuse_repeats(path, clients[order].astype(str), issue[order], target[order])
     names, starts = np.unique(clients[order].astype(str), return_index=True)
     sums: dict[str, ErrorSums] = {}
-    for name, rows in zip(names, np.split(order, starts[1:]), strict=True):
+    for name, rows in zip(names, np.split(order, starts)[1:], strict=True):
         series = data.get(str(name))
         if series is not None:
             sums[str(name)] = _score_client(series, issue[rows], target[rows], mean[rows])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_inmetro.data.features import GROUPS, feature_names, row_features, trailing_scale_kwh
+from fl_inmetro.data.features import GROUPS, feature_names, row_features, trailing_level
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.units import DAY_S, epoch_s
@@ -138,9 +138,9 @@ def test_every_column_equals_the_plain_computation(resolution_s, horizon, zone, 
             if math.isnan(expected["scale"]):
                 # Nine in ten are missing: the first days hold no day of readings.
                 assert gaps == 0.9
-                assert math.isnan(rows.scale_kwh[n])
+                assert math.isnan(rows.level.scale_kwh[n])
                 continue
-            assert rows.scale_kwh[n] == pytest.approx(expected["scale"], rel=1e-12)
+            assert rows.level.scale_kwh[n] == pytest.approx(expected["scale"], rel=1e-12)
             assert rows.base[n, h] == pytest.approx(expected["base"], abs=1e-5)
             for column, name in enumerate(names):
                 got = rows.x[n, h, column]
@@ -166,7 +166,7 @@ def test_a_client_in_other_units_has_the_same_features(factor, gaps):
     a, b = (row_features(windows(s, [5, 35], 48), ALL) for s in (one, other))
     np.testing.assert_allclose(b.x, a.x, atol=1e-5)
     np.testing.assert_allclose(b.base, a.base, rtol=1e-6)
-    np.testing.assert_allclose(b.scale_kwh, a.scale_kwh * factor, rtol=1e-12)
+    np.testing.assert_allclose(b.level.scale_kwh, a.level.scale_kwh * factor, rtol=1e-12)
 
 
 @given(
@@ -183,14 +183,14 @@ def test_x_and_base_are_never_nan_nor_infinite(seed, gaps, level, horizon):
     rows = row_features(windows(one, [0, 1, 2, 15, 31], horizon), ALL)
     assert np.isfinite(rows.x).all()
     assert np.isfinite(rows.base).all()
-    assert rows.usable.tolist() == np.isfinite(rows.scale_kwh).tolist()
-    assert not (rows.scale_kwh <= 0).any()
+    assert not (rows.level.scale_kwh <= 0).any()
+    assert not rows.level.trainable[np.isnan(rows.level.scale_kwh)].any()
 
 
 def test_a_scale_needs_a_day_of_readings_above_zero():
     def scale(energy: np.ndarray) -> float:
         one = ClientSeries("a", MONDAY, 3600, energy)
-        return float(trailing_scale_kwh(Windows(one, np.array([energy.size]), 24))[0])
+        return float(trailing_level(Windows(one, np.array([energy.size]), 24)).scale_kwh[0])
 
     assert math.isnan(scale(np.full(23, 2.0)))
     assert scale(np.full(24, 2.0)) == 2.0
@@ -198,3 +198,20 @@ def test_a_scale_needs_a_day_of_readings_above_zero():
     assert math.isnan(scale(np.full(100, -1.0)))
     # 28 days and no more: an older day does not count.
     assert scale(np.concatenate([np.full(24, 9.0), np.full(28 * 24, 1.0)])) == 1.0
+
+
+def test_a_window_is_trained_on_with_a_week_of_readings_behind_its_scale():
+    energy = np.ones(24 * 12)
+    energy[24 * 2 : 24 * 4] = np.nan  # two days are missing
+    part = windows(ClientSeries("a", MONDAY, 3600, energy), [0, 1, 7, 8, 9, 12])
+    level = trailing_level(part)
+    assert level.known_days.tolist() == [0, 1, 5, 6, 7, 10]
+    assert level.trainable.tolist() == [False, False, False, False, True, True]
+
+
+def test_the_floor_is_zero_or_the_lowest_net_reading():
+    energy = np.ones(24 * 40)
+    energy[24 * 5] = -0.5
+    part = windows(ClientSeries("a", MONDAY, 3600, energy), [5, 6, 33, 34])
+    # Day 33 still sees day 5 (28 days back), day 34 does not.
+    assert trailing_level(part).floor_kwh.tolist() == [0, -0.5, -0.5, 0]

@@ -38,8 +38,10 @@ def test_no_forecaster_sees_a_reading_at_or_after_its_issue_time(issue, horizon,
         np.testing.assert_array_equal(a[before], b[before])
 
     features = [row_features(part, tuple(GROUPS)) for part in seen]
-    for name in ("x", "base", "scale_kwh"):
+    for name in ("x", "base"):
         same(*(getattr(part, name) for part in features))
+    for name in ("scale_kwh", "floor_kwh", "known_days"):
+        same(*(getattr(part.level, name) for part in features))
     contexts = [context_design(part, 48, targets=False) for part in seen]
     for name in ("x", "base", "scale_kwh"):
         same(*(getattr(part, name) for part in contexts))
@@ -54,7 +56,7 @@ def test_the_garbage_test_would_notice():
     energy[700:] = 1e9
     other = ClientSeries("a", true.start_utc_s, HOUR, energy)
     a, b = (row_features(Windows(s, np.array([701]), 24), ("lags",)) for s in (true, other))
-    assert not np.array_equal(a.scale_kwh, b.scale_kwh)
+    assert not np.array_equal(a.level.scale_kwh, b.level.scale_kwh)
 
 
 def test_asking_for_the_future_is_fl209_with_the_place():
@@ -131,7 +133,7 @@ def test_an_empty_series_is_unknown_everywhere():
     part = Windows(one, np.array([0]), 24)
     assert np.isnan(part.past.lookback(5)).all()
     assert np.isnan(part.target_kwh()).all()
-    assert np.isnan(row_features(part, tuple(GROUPS)).scale_kwh).all()
+    assert np.isnan(row_features(part, tuple(GROUPS)).level.scale_kwh).all()
 
 
 # ------------------------------------------------------------------------------ windows

@@ -24,11 +24,11 @@ def test_enrolment_counts_points_and_says_the_shape(members, name):
     assert made.name == name
     enrolment = ClientWorker(members[1], made).enrol()
     assert enrolment.client_id == "c1"
-    # Points count from the first day that has a day of readings (24) in the four weeks before it.
+    # Points count from the first day that has seven days of readings in the four weeks before it.
     valid = members[1].train[0].series.valid
     expected = 0
     for issue in members[1].train[0].issue_index.tolist():
-        if valid[max(0, issue - 28 * 24) : issue].sum() >= 24:
+        if valid[max(0, issue - 28 * 24) : issue].sum() >= 7 * 24:
             expected += valid[issue : issue + 24].sum()
     assert enrolment.points == expected
     assert enrolment.horizon == 24

@@ -22,7 +22,8 @@ def by_hand(x: list, residual: list, known: list | None = None) -> Design:
     """Context windows (N, L) with targets (N, H), base 0 and scale 1."""
     r = np.array(residual, dtype=np.float32)
     mask = np.ones_like(r) if known is None else np.array(known, dtype=np.float32)
-    return Design(np.array(x, dtype=np.float32), np.zeros_like(r), np.ones(len(r)), r * mask, mask)
+    ones, zeros = np.ones(len(r)), np.zeros(len(r))
+    return Design(np.array(x, dtype=np.float32), np.zeros_like(r), ones, zeros, r * mask, mask)
 
 
 def nlinear(loss: str = "mse", **settings) -> NLinearLearner:

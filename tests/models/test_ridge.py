@@ -23,6 +23,7 @@ def design(x: np.ndarray, residual: np.ndarray, known: np.ndarray | None = None)
         x[:, None, :].astype(np.float32),
         np.zeros((n, 1), dtype=np.float32),
         np.ones(n),
+        np.zeros(n),
         (residual * mask)[:, None].astype(np.float32),
         mask[:, None].astype(np.float32),
     )
