@@ -7,11 +7,12 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.errors import ConfigError, Fault
@@ -32,18 +33,25 @@ def load(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
     lines: list[str] = []
     if path is not None:
         raw, lines = _read(path)
-    for override in overrides:
+    said = tuple(overrides)
+    for override in said:
         _apply(raw, override)
     data = raw.get("data")
     if path is not None and isinstance(data, dict) and isinstance(data.get("path"), str):
         data["path"] = str((path.parent / data["path"]).resolve())
-    return check(raw, str(path) if path else "--set", lines)
+    return check(raw, str(path) if path else "--set", lines, said)
 
 
 def check(
-    raw: Mapping[str, Any], name: str = "config", lines: list[str] | None = None
+    raw: Mapping[str, Any],
+    name: str = "config",
+    lines: list[str] | None = None,
+    overrides: Sequence[str] = (),
 ) -> RunConfig:
     """Turn plain data into a `RunConfig`.
+
+    `name` and `lines` say where the data come from, `overrides` which were said on the command
+    line; errors point there.
 
     Raises:
         ConfigError: FL102, one fault per wrong key or value.
@@ -51,7 +59,8 @@ def check(
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        faults = [_fault(item, name, lines or []) for item in error.errors(include_url=False)]
+        said = {_split(override.partition("=")[0]): override for override in overrides}
+        faults = [_fault(item, name, lines or [], said) for item in error.errors(include_url=False)]
         raise ConfigError(faults) from None
 
 
@@ -138,11 +147,15 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     table[parts[-1]] = _underscored(value, f"--set {override}")
 
 
-def _fault(item: Mapping[str, Any], name: str, lines: list[str]) -> Fault:
+def _fault(
+    item: Mapping[str, Any],
+    name: str,
+    lines: list[str],
+    overrides: Mapping[tuple[str, ...], str],
+) -> Fault:
     location = [str(part) for part in item["loc"]]
     dotted = ".".join(location) or "the file"
-    line = _line_of(location, lines)
-    place = f"{name}:{line}  {lines[line - 1].strip()}" if line else f"{name}  {dotted}"
+    place = _place(location, name, lines, overrides)
     if item["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
         near = difflib.get_close_matches(location[-1], known, n=1)
@@ -151,18 +164,58 @@ def _fault(item: Mapping[str, Any], name: str, lines: list[str]) -> Fault:
     message = str(item["msg"]).removeprefix("Value error, ")
     shown = item.get("input")
     given = f" (given: {shown!r})" if isinstance(shown, str | int | float | bool) else ""
-    return Fault("FL102", f"`{dotted}`: {message[:1].lower()}{message[1:]}{given}", place, "")
+    what = f"`{dotted}`: {message[:1].lower()}{message[1:]}{given}"
+    return Fault("FL102", what, place, _value_hint(location, item))
 
 
-def _known_keys(path: list[str]) -> list[str]:
+def _place(
+    location: list[str],
+    name: str,
+    lines: list[str],
+    overrides: Mapping[tuple[str, ...], str],
+) -> str:
+    """Return the override that set the value, else its line in the file, else its dotted name."""
+    for key, override in overrides.items():
+        if key and tuple(location[: len(key)]) == key:
+            return f"--set {override}"
+    line = _line_of(location, lines)
+    dotted = ".".join(location) or "the file"
+    return f"{name}:{line}  {lines[line - 1].strip()}" if line else f"{name}  {dotted}"
+
+
+def _value_hint(location: list[str], item: Mapping[str, Any]) -> str:
+    """Return what would work in place of a wrong value: the nearest word, or the default."""
+    if item["type"] == "literal_error":
+        words = re.findall(r"'([^']+)'", str(item["ctx"]["expected"]))
+        near = difflib.get_close_matches(str(item.get("input")), words, n=1)
+        if near:
+            return f"did you mean `{near[0]}`?"
+    # An element of a list is at fault as a part of the list.
+    path = [part for part in location if not part.isdigit()]
+    model = _table_of(path[:-1])
+    field = model.model_fields.get(path[-1]) if model and path else None
+    if field is None or field.is_required():
+        return ""
+    default = field.get_default(call_default_factory=True)
+    if default is None or isinstance(default, BaseModel):
+        return ""
+    return f"the default is {_toml_value(to_jsonable_python(default))}"
+
+
+def _table_of(path: list[str]) -> type[BaseModel] | None:
     model: type[BaseModel] = RunConfig
     for part in path:
         field = model.model_fields.get(part)
         annotation = field.annotation if field else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
+            return None
         model = annotation
-    return sorted(model.model_fields)
+    return model
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    model = _table_of(path)
+    return sorted(model.model_fields) if model else []
 
 
 def _line_of(location: list[str], lines: list[str]) -> int:

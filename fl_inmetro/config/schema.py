@@ -314,11 +314,29 @@ class Compare(Table):
 
     Attributes:
         models: Baselines and learners.
-        training: How each learner is trained.
+        training: How each learner is trained; without any, only baselines are scored.
     """
 
     models: tuple[Model, ...] = BASELINES + LEARNERS
     training: tuple[Training, ...] = TRAININGS
+
+    @field_validator("models", "training")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({one for one in value if value.count(one) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(f'`{one}`' for one in twice)} is named more than once")
+        return value
+
+    @model_validator(mode="after")
+    def _something(self) -> Compare:
+        baselines = [name for name in self.models if name in BASELINES]
+        learners = [name for name in self.models if name in LEARNERS]
+        if not baselines and not (learners and self.training):
+            raise ValueError(
+                "there is nothing to compare: name a baseline, or a learner and a training"
+            )
+        return self
 
 
 class RunConfig(Table):

@@ -18,13 +18,16 @@ from fl_inmetro.data.features import trailing_level
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.windows import Windows, horizon_steps, windows_at
 from fl_inmetro.errors import DataError, Fault
-from fl_inmetro.units import iso_utc
+from fl_inmetro.units import DAY_S, iso_utc
 
 Ints = NDArray[np.int64]
 
 #: A client needs at least so many days with readings in training to take part: a week to learn
 #: its level from and a week to learn from.
 MIN_TRAIN_WINDOWS = 14
+
+#: A client with readings, but fewer than this, is an error wherever in time they lie.
+LEAST_HISTORY_DAYS = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +161,8 @@ def split_fleet(
 
     A client without any reading in the training days is left out: it has nothing to say. So is one
     whose readings are too few, or all zero, to be scaled by. One with fewer than
-    `MIN_TRAIN_WINDOWS` training windows is an error, unless `drop_short`.
+    `MIN_TRAIN_WINDOWS` training windows is an error, unless `drop_short`; and so is one with less
+    than a week of readings, wherever they lie: such a client is more often a mistake than a meter.
 
     Raises:
         DataError: FL206, one fault per client that is too short; FL205, nobody is left.
@@ -169,13 +173,15 @@ def split_fleet(
     for name, series in data.items():
         parts = split_client(series, splits)
         days = len(parts.train)
+        known_s = int(series.valid.sum()) * series.resolution_s
+        brief = 0 < known_s < LEAST_HISTORY_DAYS * DAY_S
         if days >= MIN_TRAIN_WINDOWS and trailing_level(parts.train).trainable.any():
             clients[name] = parts
         elif days >= MIN_TRAIN_WINDOWS:
             excluded[name] = "no training day has a week of readings above zero behind it"
-        elif not days and not len(parts.validation) and not len(parts.test):
+        elif not brief and not days and not len(parts.validation) and not len(parts.test):
             excluded[name] = "no readings in the window"
-        elif drop_short or not days:
+        elif drop_short or not (days or brief):
             excluded[name] = f"{days} days to train on, {MIN_TRAIN_WINDOWS} are needed"
         else:
             faults.append(

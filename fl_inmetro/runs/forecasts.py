@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,6 +32,5 @@ def save_forecasts(tables: list[pa.Table], path: Path, metadata: Mapping[str, st
     except OSError as error:
         with contextlib.suppress(OSError):
             path.with_name(path.name + ".partial").unlink(missing_ok=True)
-        # Arrow puts the reason behind its own words, and gives no `strerror`.
-        reason = error.strerror or str(error).rpartition("] ")[2] or str(error)
-        raise cannot_write(path, reason) from None
+        # Arrow wraps the system's reason in words of its own; the number stays.
+        raise cannot_write(path, os.strerror(error.errno) if error.errno else str(error)) from None
