@@ -25,6 +25,8 @@ Rows = NDArray[np.float32]
 TRAILING_DAYS = 28
 #: A scale needs at least this share of a day of usable readings.
 MIN_SCALE_DAYS = 1.0
+#: The scale is at least this share of the mean of all readings so far.
+MIN_SHARE_OF_USUAL = 0.25
 #: A window is trained on only with so many days of usable readings behind its scale.
 MIN_TRAIN_DAYS = 7.0
 #: Weights per day of the exponentially weighted profile.
@@ -89,8 +91,9 @@ class Level:
     """The level of a client's load at N issue times, from the 28 days before each.
 
     Attributes:
-        scale_kwh: Shape (N,), the trailing mean per step; NaN with less than a day of usable
-            readings, or when they are all zero.
+        scale_kwh: Shape (N,), the trailing mean per step, or a quarter of the mean of all readings
+            so far where that is more; NaN with less than a day of usable readings, or when they
+            are all zero.
         floor_kwh: Shape (N,), the lowest forecast that makes sense: zero, or the lowest reading of
             a meter that has shown negative ones (net consumption).
         known_days: Shape (N,), days of usable readings behind them.
@@ -119,9 +122,12 @@ def trailing_level(windows: Windows) -> Level:
     count = known.sum(axis=1)
     filled = np.where(known, recent, 0.0)
     mean = filled.sum(axis=1) / np.maximum(count, 1)
-    enough = (count >= MIN_SCALE_DAYS * per_day) & (mean > 0)
+    # After weeks of vacancy or of a meter at standstill the trailing mean is next to nothing, and
+    # every normal hour would be hundreds of times the scale.
+    level = np.maximum(mean, MIN_SHARE_OF_USUAL * windows.past.mean_so_far())
+    enough = (count >= MIN_SCALE_DAYS * per_day) & (level > 0)
     return Level(
-        scale_kwh=np.where(enough, mean, np.nan),
+        scale_kwh=np.where(enough, level, np.nan),
         floor_kwh=np.minimum(filled.min(axis=1), 0.0),
         known_days=count / per_day,
     )

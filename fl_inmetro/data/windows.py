@@ -43,14 +43,14 @@ class Past:
         Shapes: index (N, …) → (N, …), kWh; row n belongs to issue n.
 
         Raises:
-            DataError: FL209, a step at or after its row's issue time was asked for.
+            DataError: FL213, a step at or after its row's issue time was asked for.
         """
         issue = self.issue_index.reshape(-1, *([1] * (index.ndim - 1)))
         if (index >= issue).any():
             row = int(np.argwhere((index >= issue).reshape(len(issue), -1).any(axis=1))[0, 0])
             raise DataError(
                 Fault(
-                    "FL209",
+                    "FL213",
                     "a forecaster asked for a reading that its issue time does not know yet",
                     f"issue step {int(self.issue_index[row])}",
                     "use lags of at least the forecast horizon, or `same_slot`",
@@ -63,6 +63,17 @@ class Past:
         if size == 0:
             return np.full(index.shape, np.nan)
         return np.where(inside, self.__energy_kwh[np.where(inside, index, 0)], np.nan)
+
+    def mean_so_far(self) -> Floats:
+        """Return the mean of all readings before each issue time; shape (N,), NaN without any."""
+        known = np.isfinite(self.__energy_kwh)
+        total = np.concatenate([[0.0], np.cumsum(np.where(known, self.__energy_kwh, 0.0))])
+        count = np.concatenate([[0], np.cumsum(known)])
+        # The array ends at the last issue time; each row reads only up to its own.
+        before = np.clip(self.issue_index, 0, known.size)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean: Floats = total[before] / count[before]
+        return mean
 
     def lookback(self, steps: int) -> Floats:
         """Return the last `steps` values before each issue time, oldest first; shape (N, steps)."""
