@@ -59,14 +59,14 @@ def test_the_garbage_test_would_notice():
     assert not np.array_equal(a.level.scale_kwh, b.level.scale_kwh)
 
 
-def test_asking_for_the_future_is_fl209_with_the_place():
+def test_asking_for_the_future_is_fl213_with_the_place():
     past = windows(series("a", 10), [3, 5]).past
     assert past.at(np.array([71, 119])).shape == (2,)
     for index in ([72, 0], [0, 120], [0, 10_000]):
         with pytest.raises(DataError) as caught:
             past.at(np.array(index))
         (fault,) = caught.value.faults
-        assert fault.code == "FL209"
+        assert fault.code == "FL213"
         assert fault.where == f"issue step {72 if index[0] == 72 else 120}"
         assert fault.hint
     # A step of a later row's past is still the future of an earlier row.
