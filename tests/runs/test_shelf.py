@@ -128,7 +128,7 @@ def test_only_the_settings_that_differ_are_shown(tmp_path):
     two = single_run(tmp_path, models={"mlp": {"eta_l": 0.01}}, strategy={"eta": 0.5})
     records = [RunRecord.open(one), RunRecord.open(two)]
     assert config_differences(records) == {
-        "models.mlp.eta_l": [0.001, 0.01],
+        "models.mlp.eta_l": [0.003, 0.01],
         "strategy.eta": [1.0, 0.5],
     }
     assert config_differences(records[:1]) == {}
