@@ -1,4 +1,4 @@
-"""Small made fleets: deterministic loads on a UTC grid, with gaps where asked, and their windows."""
+"""Small made fleets: deterministic loads on a UTC grid, with gaps, and their windows."""
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ def plain_row(one: ClientSeries, issue: int, h: int, horizon: int, zone: str) ->
         return [value for value in values if not math.isnan(value)]
 
     four_weeks = known([at(issue - 1 - k) for k in range(28 * per_day)])
-    scale = mean(four_weeks) if len(four_weeks) >= per_day else NAN
+    so_far = mean(known([at(step) for step in range(issue)]))
+    scale = max(mean(four_weeks), so_far / 4) if len(four_weeks) >= per_day else NAN
     target_s = one.start_utc_s + (issue + h) * step_s
     slot = h % per_day
     slots = {k: at(issue + slot - k * per_day) / scale for k in range(1, 29)}
@@ -198,6 +199,18 @@ def test_a_scale_needs_a_day_of_readings_above_zero():
     assert math.isnan(scale(np.full(100, -1.0)))
     # 28 days and no more: an older day does not count.
     assert scale(np.concatenate([np.full(24, 9.0), np.full(28 * 24, 1.0)])) == 1.0
+
+
+def test_a_vacant_home_keeps_a_quarter_of_its_usual_mean():
+    # 28 days of 8 kWh, 28 of nothing: the mean so far is 4 kWh, a quarter of it 1 kWh. While the
+    # trailing mean is more than that, it is the scale: 4 kWh after 14 vacant days.
+    energy = np.concatenate([np.full(28 * 24, 8.0), np.zeros(28 * 24)])
+    part = windows(ClientSeries("v", MONDAY, 3600, energy), [28, 42, 56])
+    assert trailing_level(part).scale_kwh.tolist() == [8.0, 4.0, 1.0]
+    # The mean so far counts known readings only, and none after the issue time.
+    energy[: 14 * 24] = np.nan
+    part = windows(ClientSeries("v", MONDAY, 3600, energy), [14, 42, 56])
+    np.testing.assert_array_equal(part.past.mean_so_far(), [np.nan, 4.0, 8 / 3])
 
 
 def test_a_window_is_trained_on_with_a_week_of_readings_behind_its_scale():
