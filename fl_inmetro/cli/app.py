@@ -9,7 +9,10 @@ from fl_inmetro.cli.explain import explain
 from fl_inmetro.cli.forecast import forecast, score
 from fl_inmetro.cli.report import report_command
 from fl_inmetro.cli.run import compare, run
+from fl_inmetro.cli.typer_compat import keep_help_of_arguments
 from fl_inmetro.i18n import text
+
+keep_help_of_arguments()
 
 app = typer.Typer(
     name="fl-inmetro",

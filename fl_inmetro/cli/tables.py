@@ -49,8 +49,13 @@ def print_scores(rows: Sequence[dict[str, Any]], lang: Language) -> None:
 
 def print_whole(table: Table, console: Console) -> None:
     """Print a table without cutting a cell: lines wider than the terminal are left to it."""
-    needed = console.measure(table, options=console.options.update(width=_UNLIMITED)).maximum
-    console.print(table, width=max(console.width, needed), crop=False, no_wrap=True)
+    given = console.width
+    whole = console.options.update(max_width=_UNLIMITED)
+    console.width = max(given, console.measure(table, options=whole).maximum)
+    try:
+        console.print(table, crop=False)
+    finally:
+        console.width = given
 
 
 def score_table(
@@ -63,7 +68,7 @@ def score_table(
     """
     best = min((row["nmae"] for row in rows if row["nmae"] is not None), default=None)
     cells: dict[str, list[str]] = {
-        "model": [row["model"] + (" *" if row["nmae"] == best else "") for row in rows],
+        "model": [row["model"] + (" *" if _is(row["nmae"], best) else "") for row in rows],
         "training": [text(f"cli.training.{row['training']}", lang) for row in rows],
     }
     for name in _COLUMNS:
@@ -83,9 +88,13 @@ def score_table(
         justify: Literal["left", "right"] = "left" if name in ("model", "training") else "right"
         table.add_column(heads[name], justify=justify, no_wrap=True)
     for number_, row in enumerate(rows):
-        style = "bold" if best is not None and row["nmae"] == best else None
+        style = "bold" if _is(row["nmae"], best) else None
         table.add_row(*(Text(column[number_]) for column in cells.values()), style=style)
     return table, _notes(cells, dropped, lang)
+
+
+def _is(nmae: float | None, best: float | None) -> bool:
+    return nmae is not None and nmae == best
 
 
 def _width(cells: Mapping[str, Sequence[str]], heads: Mapping[str, str]) -> int:

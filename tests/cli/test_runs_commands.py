@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from fl_inmetro.cli.report import report_command
 from fl_inmetro.cli.runs import app as runs_app
+from fl_inmetro.config import RunConfig
 from fl_inmetro.errors import RunError
 from fl_inmetro.runs.shelf import RunSummary
 from tests.builders import DATA, compare_run, create, single_run
@@ -90,7 +91,7 @@ def test_show(two):
 def test_compare_shows_scores_side_by_side_and_only_what_differs(two):
     found = answer("runs", "compare", *two)
     assert set(found) == {"runs", "config", "scores", "best_rounds"}
-    assert found["config"] == {"models.mlp.eta_l": [0.001, 0.01]}
+    assert found["config"] == {"models.mlp.eta_l": [RunConfig().models.mlp.eta_l, 0.01]}
     ridge = next(r for r in found["scores"] if (r["model"], r["training"]) == ("ridge", "local"))
     assert ridge["scores"][1] is None
     assert found["best_rounds"][1] == [
