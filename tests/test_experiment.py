@@ -204,6 +204,8 @@ def tables(record: RunRecord) -> dict[str, Any]:
 
     names = ("stages", "federations", "rounds", "client_rounds", "client_evals", "rejected")
     found = {name: timeless(getattr(record, name)()) for name in names}
+    for kind in ("RoundStarted", "RoundFinished"):
+        found[kind] = timeless([event["json"] for event in record.events(kind)])
     found["scores"] = timeless(record.scores())
     found["client_scores"] = timeless(record.client_scores())
     return found
@@ -260,12 +262,16 @@ def interrupted_and_resumed(config, kind, root: Path, stops: list[int]) -> RunRe
 
 @pytest.mark.parametrize("training", ["federated", "local", "centralised"])
 def test_a_run_stopped_anywhere_and_resumed_is_an_uninterrupted_one(tmp_path, training):
+    # Steps so large that the best round is not the last one: it, too, has to survive.
     config = tiny_config(
-        training=training, federation={"num_server_rounds": 3, "fraction_fit": 0.5}
+        training=training,
+        federation={"num_server_rounds": 3, "fraction_fit": 0.5},
+        models={"mlp": {"hidden": [4], "eta_l": 1.0}},
     )
     counter = Messages()
     whole = RunRecord.open(session.start(config, "run", tmp_path / "whole", ignore, counter))
     expected, bits = tables(whole), models(whole)
+    assert min(group["best_round"] for group in whole.federations()) < 3
     # Federated, 4 clients: 4 to enrol, then 2 + 4 a round, then 4 to score: 26 messages.
     assert counter.count == {"federated": 26, "local": 4 * 8, "centralised": 8}[training]
     # In enrolment; after each of the rounds; within rounds, training and evaluating; at scoring.

@@ -18,7 +18,7 @@ def sample_clients(client_ids: Sequence[str], fraction: float, seed: int, round_
     True
     """
     names = sorted(client_ids)
-    # The tolerance keeps 0.1 · 30 at 3 and not, by a rounding error, at 4.
+    # The tolerance keeps 0.07 · 100 at 7 and not, by a rounding error, at 8.
     wanted = max(1, math.ceil(fraction * len(names) - 1e-9))
     if wanted == len(names):
         return names

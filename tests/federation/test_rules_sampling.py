@@ -53,6 +53,19 @@ def test_merging_does_not_depend_on_the_order_of_replies(replies, random):
     np.testing.assert_array_equal(total(updates)["w"], added)
 
 
+def test_where_the_order_of_adding_matters_it_is_that_of_the_names():
+    # (10¹⁶ + 1) − 10¹⁶ = 0 in float64, and 10¹⁶ − 10¹⁶ + 1 = 1: by names it is a, b, c.
+    values = {"a": 1e16, "b": 1.0, "c": -1e16}
+    updates = [Update(name, {"w": np.array([v])}, 1.0, 0.0) for name, v in values.items()]
+    mean = weighted_mean(updates)["w"]
+    for order in ([0, 2, 1], [2, 1, 0], [1, 0, 2]):
+        turned = [updates[k] for k in order]
+        assert total(turned)["w"].tolist() == [0.0]
+        assert weighted_mean(turned)["w"].tobytes() == mean.tobytes()
+    backwards = sum(v / 3 for v in (1e16, -1e16, 1.0))
+    assert mean[0] != backwards  # the example can tell orders apart
+
+
 def test_delta_merge_by_hand_with_eta_and_buffers():
     state = {"w": np.array([1.0], dtype=np.float32), "x_mean": np.array([9.0], dtype=np.float32)}
     merged = DeltaMerge(0.5)(state, [update("a", 1, 4), update("b", 3, 8)])
@@ -103,8 +116,9 @@ def test_a_sample_is_sorted_seeded_and_of_the_right_size(count, fraction, seed, 
 def test_sizes_by_hand():
     names = [f"c{k:02d}" for k in range(30)]
     sizes = {f: len(sample_clients(names, f, 0, 1)) for f in (0.001, 0.1, 0.11, 0.5, 0.99, 1.0)}
-    # 0.1·30 is 3.0000000000000004 in floating point.
     assert sizes == {0.001: 1, 0.1: 3, 0.11: 4, 0.5: 15, 0.99: 30, 1.0: 30}
+    # 0.07·100 is 7.000000000000001 in floating point.
+    assert len(sample_clients([f"c{k}" for k in range(100)], 0.07, 0, 1)) == 7
 
 
 def test_rounds_and_seeds_draw_differently_and_everyone_gets_a_turn():
