@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -88,7 +91,28 @@ def _carry_out(
     if as_json:
         _print_json(record, report)
     else:
-        _print_end(record, report, kind, lang)
+        _print_end(
+            record, report, [text(f"cli.next.{kind}", lang), *_next(record, file, root)], lang
+        )
+
+
+def _next(record: RunRecord, file: Path | None, root: Path) -> list[str]:
+    """Return commands that work as they stand: look, compare, forecast the test window."""
+    runs = [] if root == Path("runs") else ["--runs", str(root)]
+    data, window = record.manifest["data"], record.manifest["window"]
+    source = record.config.data.path or data["source"]
+    settings = ["--config", str(file)] if file else []
+    zone = ZoneInfo(window["timezone"])
+    first, last = (
+        str(datetime.fromisoformat(window["test"][key]).astimezone(zone).date())
+        for key in ("first_issue_utc", "last_issue_utc")
+    )
+    commands = [["runs", "show", record.id, *runs]]
+    if record.kind == "run":
+        commands.append(["compare", *([str(file)] if file else []), *runs])
+    asked = ["--data", source, *settings, "--from", first, "--to", last]
+    commands.append(["forecast", "--run", record.id, *runs, *asked, "-o", "forecast.parquet"])
+    return [f"  {shlex.join(['fl-inmetro', *command])}" for command in commands]
 
 
 def _print_json(record: RunRecord, report: Path) -> None:
@@ -107,9 +131,7 @@ def _print_json(record: RunRecord, report: Path) -> None:
     typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
 
 
-def _print_end(
-    record: RunRecord, report: Path, kind: Literal["run", "compare"], lang: Language
-) -> None:
+def _print_end(record: RunRecord, report: Path, next_lines: Sequence[str], lang: Language) -> None:
     from rich.console import Console
 
     from fl_inmetro.cli.tables import print_scores
@@ -119,8 +141,5 @@ def _print_end(
         console.print(text("cli.simulated", lang), style="bold yellow")
     print_scores(record.scores(), lang)
     # Names and paths are no markup, and whole lines can be copied.
-    for line in (
-        text("cli.run.report", lang, path=report),
-        text(f"cli.{kind}.next", lang, run=record.id),
-    ):
+    for line in (text("cli.run.report", lang, path=report), *next_lines):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

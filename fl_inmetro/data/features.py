@@ -51,7 +51,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "std_7d",
         "slot_q10_28d",
         "slot_q90_28d",
-        "last_24h_vs_day_type",
+        "last_24h_vs_same_weekday",
         "missing_share",
     ),
     "calendar": (
@@ -169,7 +169,7 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
             )
             columns += [_first_known(profile, day_type) for profile in profiles]
         if "recent" in groups:
-            columns += _recent(windows, scale_kwh, slots, in_order, day_type, missing)
+            columns += _recent(windows, scale_kwh, in_order, day_type, missing)
     if "calendar" in groups:
         columns += _calendar(windows)
     if "season" in groups:
@@ -202,21 +202,21 @@ def _slot_offset(windows: Windows) -> NDArray[np.int64]:
 def _recent(
     windows: Windows,
     scale_kwh: Floats,
-    slots: Floats,
     in_order: Floats,
     day_type: Floats,
     missing: Floats,
 ) -> list[Floats]:
     per_hour = max(1, 3600 // windows.series.resolution_s)
     per_day = steps_per_day(windows.series.resolution_s)
-    week = windows.past.lookback(7 * per_day) / scale_kwh[:, None]
+    days = windows.past.lookback(TRAILING_DAYS * per_day) / scale_kwh[:, None]
+    week = days[:, -7 * per_day :]
 
     def mean_of_last(steps: int) -> Floats:
         return _first_known(_mean(week[:, -steps:]), np.ones(len(windows)))
 
-    last_day = mean_of_last(per_day)
-    first_day = slots[:, :per_day, :]
-    usual_day = _mean(first_day.reshape(len(windows), first_day.shape[1] * first_day.shape[2]))
+    # By day, the last 24 h first: (N, 28, steps of a day).
+    by_day = days.reshape(len(windows), TRAILING_DAYS, per_day)[:, ::-1]
+    same_weekday = _mean(by_day[:, [7, 14, 21]].reshape(len(windows), 3 * per_day))
     shape = (len(windows), windows.horizon)
 
     def spread(value: Floats) -> Floats:
@@ -226,12 +226,12 @@ def _recent(
         spread(mean_of_last(1)),
         spread(mean_of_last(3 * per_hour)),
         spread(mean_of_last(6 * per_hour)),
-        spread(last_day),
+        spread(mean_of_last(per_day)),
         spread(mean_of_last(7 * per_day)),
         spread(_first_known(np.nanstd(week, axis=1), np.zeros(len(windows)))),
         _first_known(_quantile(in_order, 0.1), day_type),
         _first_known(_quantile(in_order, 0.9), day_type),
-        spread(_first_known(last_day - usual_day, np.zeros(len(windows)))),
+        spread(_first_known(_mean(by_day[:, 0]) - same_weekday, np.zeros(len(windows)))),
         spread(missing),
     ]
 

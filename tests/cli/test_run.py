@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -61,25 +62,26 @@ def test_the_table_ends_with_the_report_and_what_to_try_next(tiny, tmp_path):
     lines = answer.out.splitlines()
     assert lines[0] == "SIMULATED DATA: no meter was involved."
     assert f"Report: {path / 'report.html'}" in lines
-    assert f"Next:   fl-inmetro runs show {path.name}" in lines
+    proposed = [shlex.split(line)[1:] for line in lines if line.startswith("  fl-inmetro ")]
+    assert [words[0] for words in proposed] == ["runs", "compare", "forecast"]
     record = RunRecord.open(path)
     for row in record.scores():
         (line,) = [one for one in lines if one.startswith(row["model"] + " ")]
         assert f"{row['nmae']:.4f}" in line
     best = min(record.scores(), key=lambda row: row["nmae"])["model"]
     assert any(line.startswith(f"{best} *") for line in lines)
-    # The commands that are proposed exist and work.
-    for line in lines:
-        if "fl-inmetro runs show" in line:
-            words = line.partition("fl-inmetro ")[2].split()
-            assert call(*words, "--runs", tmp_path / "runs").code == 0
+    # The commands that are proposed work as they stand (the comparison has tests of its own).
+    output = tmp_path / "forecast.parquet"
+    assert call(*proposed[0]).code == 0
+    assert call(*[output if word == "forecast.parquet" else word for word in proposed[2]]).code == 0
+    assert output.exists()
 
 
 def test_portuguese_throughout(tiny, tmp_path):
     answer = call("run", tiny, "--runs", tmp_path / "runs", "--lang", "pt-BR")
     assert "DADOS SIMULADOS" in answer.out
     assert "Janela de teste" in answer.out
-    assert "A seguir: fl-inmetro runs show" in answer.out
+    assert "A seguir, por exemplo" in answer.out
     assert "rodada 2/2  perda 0," in answer.err
     assert "round" not in answer.err
     (path,) = (tmp_path / "runs").iterdir()

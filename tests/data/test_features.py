@@ -89,15 +89,12 @@ def plain_row(one: ClientSeries, issue: int, h: int, horizon: int, zone: str) ->
     row["std_7d"] = statistics.pstdev(seven_days) if seven_days else 0.0
     row["slot_q10_28d"] = or_else(quantile(known(list(slots.values())), 0.1), base)
     row["slot_q90_28d"] = or_else(quantile(known(list(slots.values())), 0.9), base)
-    # The usual day: all slots of the first day of the forecast, over 28 days.
-    usual = known(
-        [
-            at(issue + s - k * per_day) / scale
-            for s in range(min(horizon, per_day))
-            for k in range(1, 29)
-        ]
-    )
-    row["last_24h_vs_day_type"] = or_else(last(per_day) - mean(usual), 0.0)
+
+    def day_before(days: int) -> list[float]:
+        return [at(issue - 1 - k - days * per_day) / scale for k in range(per_day)]
+
+    weekdays = known(day_before(7) + day_before(14) + day_before(21))
+    row["last_24h_vs_same_weekday"] = or_else(mean(known(day_before(0))) - mean(weekdays), 0.0)
     row["missing_share"] = 1 - len(four_weeks) / (28 * per_day)
 
     local = datetime.fromtimestamp(target_s, UTC).astimezone(ZoneInfo(zone))
