@@ -77,6 +77,12 @@ class Prepared:
             "clients": {name: _coverage(self.data[name]) for name in self.clients},
         }
 
+    @property
+    def missing_test_days(self) -> int:
+        """Days at the end of the test window for which nobody has readings."""
+        last = max(series.end_utc_s for series in self.data.values())
+        return int((self.splits.test >= last).sum())
+
     @cached_property
     def reading_bytes(self) -> int:
         """What centralised training moves: every reading before the test window."""

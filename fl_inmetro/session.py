@@ -125,6 +125,9 @@ def _carry_out(
         if not recorder.resumed:
             for name, why in prepared.excluded.items():
                 emit(events.Note("info", f"client {name} takes no part: {why}"))
+            if prepared.missing_test_days:
+                cut = f"the last {prepared.missing_test_days} days of the test window have"
+                emit(events.Note("warning", f"{cut} no readings and are not scored"))
             if not prepared.splits.validation.size:
                 emit(events.Note("warning", _NO_VALIDATION))
         try:
