@@ -9,10 +9,10 @@ from fl_inmetro.cli.explain import explain
 from fl_inmetro.cli.forecast import forecast, score
 from fl_inmetro.cli.report import report_command
 from fl_inmetro.cli.run import compare, run
-from fl_inmetro.cli.typer_compat import keep_help_of_arguments
+from fl_inmetro.cli.typer_compat import mend_help
 from fl_inmetro.i18n import text
 
-keep_help_of_arguments()
+mend_help()
 
 app = typer.Typer(
     name="fl-inmetro",
@@ -20,7 +20,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    # Plain help, see `typer_compat`.
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -48,5 +49,5 @@ app.command("forecast", help=text("cli.forecast.help"))(forecast)
 app.command("score", help=text("cli.score.help"))(score)
 app.add_typer(data.app, name="data")
 app.add_typer(runs.app, name="runs")
-app.command("report")(report_command)
+app.command("report", help=text("runs.command.report"))(report_command)
 app.command("explain", help=text("cli.explain.help"))(explain)

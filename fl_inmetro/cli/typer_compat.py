@@ -1,14 +1,18 @@
-"""The one place that mends Typer: under Click 8.5, Typer before 0.21 loses the help of arguments.
+"""The one place that mends Typer: help that is whole, printed once, and fast.
 
-Its `TyperArgument` sets `help` and then calls Click's constructor, which has known a `help` of its
-own since 8.5 and sets it to None. Flower holds Typer below 0.21.
+Flower holds Typer below 0.21, which meets Click 8.5 with three flaws. Its `TyperArgument` sets
+`help` and then calls Click's constructor, which has known a `help` of its own since 8.5 and sets it
+to None. Where arguments have help, both list them. And wherever Rich is installed it escapes
+brackets for Rich and imports it for every help, which doubles the time to the first line.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperArgument
+import typer.core
+import typer.main
+from typer.core import TyperArgument, TyperCommand
 
 
 class _Argument(TyperArgument):
@@ -19,8 +23,16 @@ class _Argument(TyperArgument):
         self.help = help
 
 
-def keep_help_of_arguments() -> None:
-    """Make Typer build arguments that keep their help; harmless when repeated."""
-    import typer.main
+def _nothing(*_: object) -> None:
+    """Stand in for Click's list of arguments; Typer prints its own."""
 
-    typer.main.TyperArgument = _Argument  # type: ignore[attr-defined,misc,unused-ignore]
+
+def mend_help() -> None:
+    """Mend Typer for this process; harmless when repeated."""
+    patches: tuple[tuple[Any, str, Any], ...] = (
+        (typer.core, "HAS_RICH", False),
+        (typer.main, "TyperArgument", _Argument),
+        (TyperCommand, "format_arguments", _nothing),
+    )
+    for owner, name, value in patches:
+        setattr(owner, name, value)
