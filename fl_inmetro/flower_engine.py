@@ -7,6 +7,7 @@ Flower packs the application from its directory, so this engine needs a source c
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import fl_inmetro
 from fl_inmetro.config import RunConfig, to_toml
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation.flower_compat import OFFLINE_ENVIRONMENT
+from fl_inmetro.federation.grids import Interrupted
 
 #: What the server app prints before the path of its run directory.
 RUN_DIRECTORY = "fl-inmetro run directory:"
@@ -24,11 +26,20 @@ RUN_DIRECTORY = "fl-inmetro run directory:"
 #: Keys of Flower's run configuration that set our `[federation]` table.
 FEDERATION_KEYS = ("num-server-rounds", "fraction-fit", "local-epochs")
 
+#: What `flwr run` says of the run that it has started.
+_RUN_ID = re.compile(r"started run (\d+)")
+
 #: Lines of Flower's log that are shown when it fails.
 _TAIL_LINES = 15
 
 
-def run(config: RunConfig, clients: int, root: Path, say: Callable[[str], None]) -> Path:
+def run(
+    config: RunConfig,
+    clients: int,
+    root: Path,
+    say: Callable[[str], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
     """Run `config` with one Flower node per client and return the run directory.
 
     Args:
@@ -36,9 +47,11 @@ def run(config: RunConfig, clients: int, root: Path, say: Callable[[str], None])
         clients: Number of clients of its data, and so of nodes.
         root: Directory of all runs.
         say: Where each line of Flower's log goes.
+        should_stop: Looked at after each line and when Flower's command ends; True stops the run.
 
     Raises:
         FederationError: FL308, Flower or the checkout is missing, or the run failed there.
+        Interrupted: `should_stop` said so.
     """
     application = Path(fl_inmetro.__file__).parent.parent
     command = Path(sys.executable).with_name("flwr")
@@ -56,6 +69,7 @@ def run(config: RunConfig, clients: int, root: Path, say: Callable[[str], None])
         command_line += ["--run-config", " ".join(settings)]
         command_line += ["--federation-config", f"num-supernodes={clients}"]
         path: Path | None = None
+        run_id = ""
         lines: list[str] = []
         with subprocess.Popen(
             command_line,
@@ -69,7 +83,21 @@ def run(config: RunConfig, clients: int, root: Path, say: Callable[[str], None])
                 say(line.rstrip())
                 if RUN_DIRECTORY in line:
                     path = Path(line.partition(RUN_DIRECTORY)[2].strip())
+                if found := _RUN_ID.search(line):
+                    run_id = found.group(1)
+                if should_stop():
+                    process.terminate()  # it only shows the log; the run is ended below
+                    break
         code = process.returncode
+        if should_stop() and path is None:
+            if run_id:
+                subprocess.run(
+                    [str(command), "stop", run_id],
+                    env=os.environ | OFFLINE_ENVIRONMENT,
+                    capture_output=True,
+                    check=False,
+                )
+            raise Interrupted
     if path is None:
         raise _failed(f"Flower's run ended without a result (exit code {code})", "\n".join(lines))
     return path

@@ -153,7 +153,13 @@ def _carry_out(
     return recorder.path
 
 
-def start_on_flower(config: RunConfig, kind: Kind, root: Path, say: Callable[[str], None]) -> Path:
+def start_on_flower(
+    config: RunConfig,
+    kind: Kind,
+    root: Path,
+    say: Callable[[str], None],
+    should_stop: ShouldStop = lambda: False,
+) -> Path:
     """Run on Flower's simulation engine, one node per client; the server app keeps the run.
 
     Raises:
@@ -164,7 +170,7 @@ def start_on_flower(config: RunConfig, kind: Kind, root: Path, say: Callable[[st
 
     if kind != "run" or config.training != "federated":
         raise _only_loop("Flower's simulation trains one federated model")
-    return flower_engine.run(config, len(prepare(config).clients), root, say)
+    return flower_engine.run(config, len(prepare(config).clients), root, say, should_stop)
 
 
 def _check_engine(config: RunConfig, grid: Grid | None) -> None:

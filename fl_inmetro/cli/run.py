@@ -79,7 +79,7 @@ def _carry_out(
                 unfinished = session.find_unfinished(config, kind, root)
                 path = session.resume(unfinished, display, should_stop)
             elif config.engine == "flower":
-                path = session.start_on_flower(config, kind, root, display.say)
+                path = session.start_on_flower(config, kind, root, display.say, should_stop)
             else:
                 path = session.start(config, kind, root, display, should_stop)
         except (Interrupted, KeyboardInterrupt):

@@ -205,10 +205,12 @@ class Recorder:
                 for statement, rows in by_statement.items():
                     self._connection.executemany(statement, rows)
                 self._connection.execute("COMMIT")
-            except sqlite3.OperationalError as error:
+            except BaseException as error:  # a second Ctrl-C too must leave no open transaction
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-                raise layout.cannot_write(self.path / layout.DATABASE, str(error)) from None
+                if isinstance(error, sqlite3.OperationalError):
+                    raise layout.cannot_write(self.path / layout.DATABASE, str(error)) from None
+                raise
             self._rows.clear()
 
     def stop_requested(self) -> bool:
