@@ -1,129 +1,34 @@
-"""Wire one run: configuration → data → windows → federations → scores. Read this first.
+"""Wire one run: data → federations → scores, one job after the other. Read this first.
 
-`execute` trains each job (a learner and how it is trained) and scores it beside the baselines.
-Local-only and centralised training are federations too: many with one client each, and one with a
-single client that holds everything. So a comparison is always like with like.
+`plan` says what is trained on what; `execute` trains each job (a learner and how it is trained)
+and scores it beside the baselines.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 from flwr.serverapp import Grid
 
 from fl_inmetro import events
-from fl_inmetro.config.schema import BASELINES, LEARNERS, RunConfig
+from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.data.forecast_table import observed_rows
-from fl_inmetro.data.load import load
-from fl_inmetro.data.series import ClientSeries, FederatedData
-from fl_inmetro.data.splits import Splits, resolve, split_fleet
+from fl_inmetro.errors import FederationError
 from fl_inmetro.federation.grids import LoopGrid
-from fl_inmetro.federation.training import Group, Outcome, train_group
-from fl_inmetro.learning.client import ClientData, ClientWorker, past_scale, pooled
+from fl_inmetro.federation.training import Outcome, train_group
+from fl_inmetro.learning.client import ClientData, ClientWorker, past_scale
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.metrics import ErrorSums, client_scores, score_fleet, share_better
 from fl_inmetro.models.baselines import BASELINES as FORECASTS
+from fl_inmetro.plan import Job, Prepared, baselines_of, groups_of, jobs_of
 from fl_inmetro.runs.forecasts import save_forecasts
 from fl_inmetro.runs.layout import FORECASTS as FORECAST_FILE
 from fl_inmetro.runs.recorder import Recorder
 
-#: Bytes of one reading that has to leave its meter for centralised training (float64, no stamp).
-READING_BYTES = 8
-
 #: Client to its error sums.
 FleetSums = Mapping[str, ErrorSums]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A learner and how it is trained."""
-
-    model: str
-    training: str
-
-    def group_key(self, number: int) -> str:
-        """Return the name of a group's weights in the run directory."""
-        return f"{self.model}-{self.training}-g{number:04d}"
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """Data cut into windows, ready to train on.
-
-    Attributes:
-        data: All clients' readings.
-        splits: The issue times.
-        clients: The clients that take part, by name.
-        excluded: Client to the reason it does not.
-    """
-
-    data: FederatedData
-    splits: Splits
-    clients: Mapping[str, ClientData]
-    excluded: Mapping[str, str]
-
-    @cached_property
-    def manifest(self) -> dict[str, Any]:
-        """What the run directory keeps of the data."""
-        manifest = self.data.manifest.to_json()
-        return {
-            **manifest,
-            "excluded": {**manifest["excluded"], **self.excluded},
-            "clients": {name: _coverage(self.data[name]) for name in self.clients},
-        }
-
-    @property
-    def missing_test_days(self) -> int:
-        """Days at the end of the test window for which nobody has readings."""
-        last = max(series.end_utc_s for series in self.data.values())
-        return int((self.splits.test >= last).sum())
-
-    @cached_property
-    def reading_bytes(self) -> int:
-        """What centralised training moves: every reading before the test window."""
-        end = int(self.splits.test[0])
-        return READING_BYTES * sum(
-            int(self.data[name].cut(end_utc_s=end).valid.sum()) for name in self.clients
-        )
-
-
-def _coverage(series: ClientSeries) -> dict[str, int]:
-    return {"steps": len(series), "missing": int((~series.valid).sum())}
-
-
-def jobs_of(config: RunConfig, kind: str) -> list[Job]:
-    """Return what a `run` or a `compare` trains, local-only first (others are compared with it)."""
-    if kind == "run":
-        return [Job(config.model, config.training)]
-    return [
-        Job(model, training)
-        for model in config.compare.models
-        if model in LEARNERS
-        for training in config.compare.training
-    ]
-
-
-def baselines_of(config: RunConfig, kind: str) -> list[str]:
-    """Return the baselines that are scored beside the models."""
-    chosen = config.compare.models if kind == "compare" else BASELINES
-    return [name for name in chosen if name in BASELINES]
-
-
-def prepare(config: RunConfig) -> Prepared:
-    """Load the data and cut the windows; nothing after this reads a user's file."""
-    data = load(config.data, config.seed)
-    splits = resolve(config.window, data)
-    parts, excluded = split_fleet(data, splits, drop_short=config.data.cleaning.drop_short)
-    clients = {
-        name: ClientData(name, (part.train,), (part.validation,), (part.test,))
-        for name, part in parts.items()
-    }
-    return Prepared(data, splits, clients, excluded)
 
 
 def execute(
@@ -155,22 +60,9 @@ def execute(
         )
         if job.training == "local":
             local[job.model] = sums
+        _note_unscored(job, sums, prepared, emit)
         emit(_scored(job.model, job.training, sums, local, n_bytes=n_bytes, seconds=seconds))
     save_forecasts(rows, recorder.path / FORECAST_FILE, {"fl_inmetro.run": recorder.path.name})
-
-
-def groups_of(job: Job, clients: Sequence[ClientData]) -> list[tuple[Group, list[ClientData]]]:
-    """Return the federations of a job and who is in each."""
-    if job.training == "local":
-        members = [(client.client_id, [client]) for client in clients]
-    elif job.training == "centralised":
-        members = [("pooled", [pooled("pooled", clients)])]
-    else:
-        members = [("federation", list(clients))]
-    return [
-        (Group(job.group_key(k), k, name, checkpointed=job.training != "local"), inside)
-        for k, (name, inside) in enumerate(members)
-    ]
 
 
 def _run_job(
@@ -201,9 +93,17 @@ def _run_job(
             if recorder.resumed:
                 recorder.rewind(number, round_, job.model, job.training)
 
-        outcome: Outcome = train_group(
-            grid, group, learner, _settings_of(job, config), recorder, emit, rewind
-        )
+        try:
+            outcome: Outcome = train_group(
+                grid, group, learner, _settings_of(job, config), recorder, emit, rewind
+            )
+        except FederationError as error:
+            if job.training != "local":
+                raise
+            # One client that cannot be trained alone (its loss diverges, say) is a finding about
+            # that client; the others still have theirs.
+            emit(events.Note("warning", _lost(job, group.name, error)))
+            continue
         sums |= outcome.sums
         n_bytes += outcome.n_bytes
         seconds += outcome.seconds
@@ -257,3 +157,21 @@ def _scored(
     return events.ModelScored(
         model, training, scores, {name: client_scores(s) for name, s in sums.items() if s.n}
     )
+
+
+def _lost(job: Job, client_id: str, error: FederationError) -> str:
+    fault = error.faults[0]
+    row = f"{job.model} ({job.training})"
+    return f"{row}: client {client_id} has no model: {fault.code} {fault.what}"
+
+
+def _note_unscored(job: Job, sums: FleetSums, prepared: Prepared, emit: events.Emit) -> None:
+    """Say which meters a row lacks: it would look better or worse for their absence."""
+    expected = [name for name, client in prepared.clients.items() if len(client.test[0])]
+    lost = [name for name in expected if name not in sums or not sums[name].n]
+    if not lost:
+        return
+    names = ", ".join(lost[:3]) + (f" and {len(lost) - 3} more" if len(lost) > 3 else "")
+    row = f"{job.model} ({job.training})"
+    share = f"{len(lost)} of {len(expected)} clients"
+    emit(events.Note("warning", f"{row}: {share} not scored: {names}"))

@@ -16,21 +16,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fl_inmetro.config import RunConfig
 from fl_inmetro.config.schema import LEARNERS
 from fl_inmetro.data.calendar import issue_times_utc_s, steps_per_week
 from fl_inmetro.data.forecast_table import INSTANT, forecast_rows
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.windows import horizon_steps, windows_at
 from fl_inmetro.errors import DataError, Fault, RunError
-from fl_inmetro.experiment import Job
 from fl_inmetro.federation.training import best_state
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.update import Arrays, Learner
 from fl_inmetro.metrics import ErrorSums, naive_scale, score_fleet
+from fl_inmetro.plan import Job
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.weights import load as load_weights
-from fl_inmetro.units import iso_utc
+from fl_inmetro.units import HOUR_S, iso_utc
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -102,44 +101,78 @@ def trained_model(
     return TrainedModel(job, learner, next(iter(states.values())), {})
 
 
+@dataclass(frozen=True, eq=False)
+class Forecasts:
+    """What `forecast` made, and what it could not make.
+
+    Attributes:
+        table: `client_id`, `issue_time_utc`, `target_time_utc`, `mean` (kWh per step).
+        issues: Issue times that were asked for.
+        skipped: Client without any forecast to the reason.
+        incomplete: Client to the number of issue times for which it has no forecast.
+        stale_h: Client to the hours between its last reading and its last issue time, where that
+            is more than a day: its forecasts rest on older readings than they should.
+    """
+
+    table: pa.Table
+    issues: int
+    skipped: Mapping[str, str]
+    incomplete: Mapping[str, int]
+    stale_h: Mapping[str, int]
+
+
 def forecast(
     record: RunRecord, trained: TrainedModel, data: FederatedData, first: date, last: date
-) -> tuple[pa.Table, dict[str, str]]:
+) -> Forecasts:
     """Forecast every client of `data`, issued on each day from `first` to `last`.
 
-    Returns:
-        The table (`client_id`, `issue_time_utc`, `target_time_utc`, `mean` in kWh per step), and
-        the clients that could not be forecast with the reason.
+    A forecast needs a day of readings in the four weeks before its issue time, no more: readings
+    that end early make it worse, not impossible, and are reported.
 
     Raises:
         DataError: FL207, the data are not on the resolution the model was trained on; no client
             could be forecast: FL212, none has a model, or FL206, none has a past.
     """
-    config = record.config
     _check_resolution(record, data)
-    issue_time, timezone = _clock(record, config)
-    issues = issue_times_utc_s(first, last, issue_time, timezone)
-    horizon = horizon_steps(config.window.horizon_h, data.resolution_s)
+    # As the run resolved them: a reference window has a clock of its own.
+    window = record.manifest["window"]
+    issues = issue_times_utc_s(first, last, window["issue_time"], window["timezone"])
+    horizon = horizon_steps(record.config.window.horizon_h, data.resolution_s)
     tables: list[pa.Table] = []
     skipped: dict[str, str] = {}
+    incomplete: dict[str, int] = {}
+    stale_h: dict[str, int] = {}
     for name, series in data.items():
         state = trained.state_for(name)
         if state is None:
             skipped[name] = _NO_MODEL
             continue
-        windows = windows_at(series, issues, horizon, timezone, known=False)
+        windows = windows_at(series, issues, horizon, window["timezone"], known=False)
         design = trained.learner.design(windows, targets=False)
-        rows = forecast_rows(name, windows, trained.learner.forecast_kwh(state, design))
-        if rows.num_rows:
-            tables.append(rows)
-        else:
+        forecast_kwh = trained.learner.forecast_kwh(state, design)
+        made = np.isfinite(forecast_kwh).any(axis=1)
+        if not made.any():
             skipped[name] = _NO_PAST
+            continue
+        tables.append(forecast_rows(name, windows, forecast_kwh))
+        if made.sum() < len(issues):
+            incomplete[name] = len(issues) - int(made.sum())
+        late_h = int(windows.issue_utc_s[made][-1] - _last_reading_utc_s(series)) // HOUR_S
+        if late_h > 24:
+            stale_h[name] = late_h
     if not tables:
         raise _nobody(skipped, data)
     table = pa.concat_tables(tables)
     # Plain text for other programs; Parquet stores it as compactly.
     names = table["client_id"].cast(pa.string())
-    return table.set_column(0, "client_id", names), skipped
+    table = table.set_column(0, "client_id", names)
+    return Forecasts(table, len(issues), skipped, incomplete, stale_h)
+
+
+def _last_reading_utc_s(series: ClientSeries) -> int:
+    """Return the end of a client's last usable step."""
+    known = np.flatnonzero(series.valid)
+    return series.start_utc_s + (int(known[-1]) + 1 if known.size else 0) * series.resolution_s
 
 
 def _nobody(skipped: Mapping[str, str], data: FederatedData) -> DataError:
@@ -316,15 +349,6 @@ def _check_resolution(record: RunRecord, data: FederatedData) -> None:
                 f"bring the data to it: --set data.resolution-min={trained_on // 60}",
             )
         )
-
-
-def _clock(record: RunRecord, config: RunConfig) -> tuple[str, str]:
-    """Return issue time and zone as the run resolved them (a reference window has its own)."""
-    window = record.manifest.get("window", {})
-    return (
-        window.get("issue_time", config.window.issue_time),
-        window.get("timezone", config.window.timezone),
-    )
 
 
 def _some(names: Iterable[str]) -> str:

@@ -11,9 +11,10 @@ from flwr.serverapp import Grid
 from fl_inmetro import events
 from fl_inmetro.config import RunConfig, config_hash
 from fl_inmetro.errors import ConfigError, Fault, FlInmetroError, RunError
-from fl_inmetro.experiment import Prepared, execute, prepare
+from fl_inmetro.experiment import execute
 from fl_inmetro.federation import flower_compat
 from fl_inmetro.federation.grids import Interrupted
+from fl_inmetro.plan import Prepared, prepare
 from fl_inmetro.runs.layout import Kind
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.recorder import Recorder

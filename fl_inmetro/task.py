@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from fl_inmetro.config import RunConfig, load
 from fl_inmetro.errors import Fault, FederationError
-from fl_inmetro.experiment import Prepared, prepare
 from fl_inmetro.flower_engine import FEDERATION_KEYS
 from fl_inmetro.learning.client import ClientWorker
 from fl_inmetro.learning.table import learner
+from fl_inmetro.plan import Prepared, prepare
 
 if TYPE_CHECKING:
     from flwr.app import Context

@@ -11,9 +11,9 @@ import pytest
 from fl_inmetro import events, session
 from fl_inmetro.data.load import load
 from fl_inmetro.errors import ConfigError, RunError
-from fl_inmetro.experiment import Job, Prepared, groups_of, jobs_of, prepare
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.metrics import ErrorSums, naive_scale, score_fleet
+from fl_inmetro.plan import Job, Prepared, groups_of, jobs_of, prepare
 from fl_inmetro.runs import weights
 from fl_inmetro.runs.record import RunRecord
 from tests.fleets import tiny_config

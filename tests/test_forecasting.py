@@ -66,7 +66,8 @@ def test_a_model_the_run_does_not_have_is_fl707(record):
 def test_forecasting_the_test_window_and_scoring_it_gives_the_scores_of_the_run(
     record, data, tmp_path, model, training
 ):
-    table, skipped = forecast(record, trained_model(record, model, training), data, FIRST, LAST)
+    made = forecast(record, trained_model(record, model, training), data, FIRST, LAST)
+    table, skipped = made.table, made.skipped
     assert skipped == {}
     assert table.num_rows == 4 * 7 * 24
     assert table.column_names == ["client_id", "issue_time_utc", "target_time_utc", "mean"]
@@ -101,7 +102,7 @@ def test_a_client_the_run_has_never_seen_is_forecast_from_its_own_past(record):
     ten = ClientSeries("ten", one.start_utc_s, 3600, one.energy_kwh * 10)
     trained = trained_model(record, "mlp", "federated")
     day = date(2024, 2, 5)
-    table, _ = forecast(record, trained, federated([one, ten]), day, day)
+    table = forecast(record, trained, federated([one, ten]), day, day).table
     small, large = (
         table.filter(pa.compute.equal(table["client_id"].cast(pa.string()), name))[
             "mean"
@@ -119,21 +120,25 @@ def test_a_forecast_may_begin_right_after_the_last_reading(record):
     full = series("new", 41)
     known = full.cut(end_utc_s=MONDAY + 40 * 86_400 + 3 * 3600)
     trained = trained_model(record, "mlp", "federated")
-    table, _ = forecast(record, trained, federated([known]), date(2024, 2, 10), date(2024, 2, 12))
-    issues = set(table["issue_time_utc"].to_pylist())
-    # Two days later nothing is known up to the issue time: no forecast for those.
-    assert issues == {datetime(2024, 2, 10, 3, tzinfo=UTC)}
+    made = forecast(record, trained, federated([known]), date(2024, 2, 10), date(2024, 2, 12))
+    issues = sorted(set(made.table["issue_time_utc"].to_pylist()))
+    # Two days later the last two days are unknown: a poorer forecast, and it is said.
+    assert issues == [datetime(2024, 2, d, 3, tzinfo=UTC) for d in (10, 11, 12)]
+    assert (made.issues, made.incomplete, made.stale_h) == (3, {}, {"new": 48})
+    table = made.table.slice(0, 24)
     targets = table["target_time_utc"].to_pylist()
     assert targets == [datetime(2024, 2, 10, 3, tzinfo=UTC) + timedelta(hours=k) for k in range(24)]
     # What comes after the issue time changes nothing.
-    later, _ = forecast(record, trained, federated([full]), date(2024, 2, 10), date(2024, 2, 10))
+    day = date(2024, 2, 10)
+    later = forecast(record, trained, federated([full]), day, day).table
     np.testing.assert_array_equal(table["mean"].to_numpy(), later["mean"].to_numpy())
 
 
 def test_a_client_without_a_model_of_its_own_is_named(record, data):
     trained = trained_model(record, "mlp", "local")
     known = next(iter(data.values()))
-    table, skipped = forecast(record, trained, federated([known, series("new", 60)]), FIRST, LAST)
+    made = forecast(record, trained, federated([known, series("new", 60)]), FIRST, LAST)
+    table, skipped = made.table, made.skipped
     assert set(table["client_id"].cast(pa.string()).to_pylist()) == {known.client_id}
     assert skipped["new"].startswith("FL212")
 

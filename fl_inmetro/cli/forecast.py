@@ -12,7 +12,9 @@ from fl_inmetro.cli.options import AsJson, Lang, Overrides, Runs
 from fl_inmetro.i18n import language, number, text
 
 if TYPE_CHECKING:
+    from fl_inmetro.config import RunConfig
     from fl_inmetro.data.series import FederatedData
+    from fl_inmetro.runs.record import RunRecord
 
 Source = Annotated[str, typer.Option("--data", metavar="SOURCE", help=text("cli.forecast.data"))]
 ConfigFile = Annotated[
@@ -53,35 +55,42 @@ def forecast(
     chosen = language(lang)
     record = RunRecord.open(find_run(runs, run))
     trained = forecasting.trained_model(record, model, training)
-    data = _load(source, config, overrides)
-    table, skipped = forecasting.forecast(record, trained, data, first.date(), last.date())
+    data = _load(source, config, overrides, record)
+    made = forecasting.forecast(record, trained, data, first.date(), last.date())
     job = trained.job
     labels = {"model": job.model, "training": job.training}
-    save_forecasts(
-        [table], output, {f"fl_inmetro.{k}": v for k, v in {"run": record.id, **labels}.items()}
-    )
-    clients = len(data) - len(skipped)
+    metadata = {f"fl_inmetro.{key}": value for key, value in {"run": record.id, **labels}.items()}
+    save_forecasts([made.table], output, metadata)
+    clients = len(data) - len(made.skipped)
     if as_json:
         result = {
             "file": str(output),
             "run": record.id,
             **labels,
             "clients": clients,
-            "rows": table.num_rows,
-            "skipped": skipped,
+            "rows": made.table.num_rows,
+            "issues": made.issues,
+            "skipped": dict(made.skipped),
+            "incomplete": dict(made.incomplete),
+            "stale_h": dict(made.stale_h),
             "simulated": data.manifest.simulated,
         }
         typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
         return
-    for name, why in skipped.items():
+    for name, why in made.skipped.items():
         typer.echo(text("cli.forecast.skipped", chosen, client=name, why=why), err=True)
+    for name, issues in made.incomplete.items():
+        lacks = text("cli.forecast.incomplete", chosen, client=name, n=issues, of=made.issues)
+        typer.echo(lacks, err=True)
+    for name, hours in made.stale_h.items():
+        typer.echo(text("cli.forecast.stale", chosen, client=name, hours=hours), err=True)
     if data.manifest.simulated:
         typer.echo(text("cli.simulated", chosen))
     typer.echo(
         text(
             "cli.forecast.done",
             chosen,
-            rows=number(table.num_rows, 0, chosen),
+            rows=number(made.table.num_rows, 0, chosen),
             clients=clients,
             file=output,
             model=job.model,
@@ -125,13 +134,41 @@ def score(
     print_whole(fleet_table(scores, chosen), Console(highlight=False))
 
 
-def _load(source: str, config: Path | None, overrides: list[str] | None) -> FederatedData:
+def _load(
+    source: str,
+    config: Path | None,
+    overrides: list[str] | None,
+    record: RunRecord | None = None,
+) -> FederatedData:
+    """Load a source as `config` says; without one, as the run read its data."""
     from fl_inmetro.config import load
+    from fl_inmetro.config.load import override
     from fl_inmetro.data.load import load as load_data
     from fl_inmetro.data.load import settings_for
 
-    run_config = load(config, overrides or [])
-    return load_data(settings_for(source, run_config.data), run_config.seed)
+    if config is None and record is not None:
+        settings = override(_for_any_client(record.config, source), overrides or [])
+    else:
+        settings = load(config, overrides or [])
+    return load_data(settings_for(source, settings.data), settings.seed)
+
+
+def _for_any_client(config: RunConfig, source: str) -> RunConfig:
+    """Lift what chose the run's clients: others, and younger ones, may be forecast too.
+
+    Units, clock, cleaning and named columns stay; the layout of another file is looked at anew.
+    """
+    from fl_inmetro.config.schema import Data
+
+    data = config.data
+    update = {
+        "clients": (),
+        "exclude": (),
+        "max_clients": None,
+        "cleaning": data.cleaning.model_copy(update={"min_days": 0}),
+        "source": data.source if source == data.source else Data().source,
+    }
+    return config.model_copy(update={"data": data.model_copy(update=update)})
 
 
 def _ordered(first: datetime, last: datetime) -> None:

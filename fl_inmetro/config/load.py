@@ -34,12 +34,25 @@ def load(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
     if path is not None:
         raw, lines = _read(path)
     said = tuple(overrides)
-    for override in said:
-        _apply(raw, override)
+    for item in said:
+        _apply(raw, item)
     data = raw.get("data")
     if path is not None and isinstance(data, dict) and isinstance(data.get("path"), str):
         data["path"] = str((path.parent / data["path"]).resolve())
     return check(raw, str(path) if path else "--set", lines, said)
+
+
+def override(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
+    """Return `config` with `table.key=value` overrides applied.
+
+    Raises:
+        ConfigError: FL102 keys or values, FL104 override.
+    """
+    raw = config.model_dump(mode="json")
+    said = tuple(overrides)
+    for item in said:
+        _apply(raw, item)
+    return check(raw, "--set", overrides=said)
 
 
 def check(
@@ -59,7 +72,7 @@ def check(
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        said = {_split(override.partition("=")[0]): override for override in overrides}
+        said = {_split(item.partition("=")[0]): item for item in overrides}
         faults = [_fault(item, name, lines or [], said) for item in error.errors(include_url=False)]
         raise ConfigError(faults) from None
 

@@ -95,11 +95,13 @@ class Cleaning(Table):
 
     Attributes:
         flat_hours: A non-zero value repeated for at least this long is a stuck meter.
-        flat: Report flat lines only, or mask them (mark them missing).
-        outlier_factor: A reading above this many times the client's 99th percentile is an outlier.
+        flat: Report flat lines only, or mask them (mark them missing) from `flat_hours` on.
+        outlier_factor: A reading above this many times the 99th percentile of the client's readings
+            before it is an outlier (in the first two weeks: this many times squared).
         outliers: Report outliers only, or mask them.
         negatives: Mask negative readings, or keep them (meters of net consumption).
-        max_gap_fill_h: Gaps up to this long are filled by straight lines; 0 fills none.
+        max_gap_fill_h: So much of the beginning of every gap is filled with the reading of the day
+            before, or of the week before; 0 fills none.
         min_days: A client with fewer days of usable readings is an error (FL206), or is
             left out when `drop_short` is set.
         drop_short: Leave clients out (with the reason in the manifest) instead of stopping.
@@ -176,31 +178,33 @@ class Window(Table):
 
     Attributes:
         horizon_h: Length of a forecast in hours.
-        issue_time: Local time of issue, HH:MM.
-        timezone: Clock of `issue_time` and of the days below, and of the calendar features.
+        issue_time: Local time of issue, HH:MM; None = the source's own, else 00:00.
+        timezone: Clock of `issue_time`, of the days below, and of the calendar features; None = the
+            source's own.
         train_start: First day of issue in training; None = as early as `train_days` allows.
         train_days: Length of training in days, when `train_start` is not given; 0 = all there is.
         validation_days: Days before the test window that choose the best round.
-        test_start: First test day; None = the source's reference window, or the last
-            `test_days` days of the data.
+        test_start: First test day. Without test days and without `test_days`: the source's
+            reference window, else the last 28 days of the data.
         test_end: Last test day.
-        test_days: Length of the default test window.
+        test_days: The test window is the last so many days of the data, unless `test_start` says
+            otherwise.
     """
 
     horizon_h: float = Field(24.0, gt=0, le=24 * 60)
-    issue_time: str = Field("00:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
-    timezone: str = "UTC"
+    issue_time: str | None = Field(None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    timezone: str | None = None
     train_start: date | None = None
     train_days: int = Field(365, ge=0)
     validation_days: Positive = 14
     test_start: date | None = None
     test_end: date | None = None
-    test_days: Positive = 28
+    test_days: Positive | None = None
 
     @field_validator("timezone")
     @classmethod
-    def _known_zone(cls, value: str) -> str:
-        return known_zone(value)
+    def _known_zone(cls, value: str | None) -> str | None:
+        return value and known_zone(value)
 
     @model_validator(mode="after")
     def _ordered(self) -> Window:

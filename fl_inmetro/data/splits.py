@@ -22,6 +22,9 @@ from fl_inmetro.units import DAY_S, iso_utc
 
 Ints = NDArray[np.int64]
 
+#: Length of the test window of a source without a reference window.
+DEFAULT_TEST_DAYS = 28
+
 #: A client needs at least so many days with readings in training to take part: a week to learn
 #: its level from and a week to learn from.
 MIN_TRAIN_WINDOWS = 14
@@ -83,25 +86,26 @@ class ClientSplits:
 def resolve(window: Window, data: FederatedData) -> Splits:
     """Turn the configuration's days into issue times for this data set.
 
-    Without test days the source's reference window is used (with its issue time and clock), and
-    without one of those the last `test_days` days of the data.
+    What the configuration leaves open is taken from the source's reference window: its test days,
+    its issue time, its clock. A source without one is scored on its last 28 days, from midnight to
+    midnight of its own clock.
 
     Raises:
         DataError: FL210, the data do not cover the window.
     """
     reference = data.manifest.reference_window
     horizon = horizon_steps(window.horizon_h, data.resolution_s)
-    issue_time, timezone = window.issue_time, window.timezone
+    issue_time = window.issue_time or (reference.issue_time if reference else "00:00")
+    timezone = window.timezone or (reference or data.manifest).timezone
     first_known = min(series.start_utc_s for series in data.values())
     last_known = max(series.end_utc_s for series in data.values())
     if window.test_start and window.test_end:
         first, last = window.test_start, window.test_end
-    elif reference:
+    elif reference and not window.test_days:
         first, last = (
             date.fromisoformat(reference.test_start),
             date.fromisoformat(reference.test_end),
         )
-        issue_time, timezone = reference.issue_time, reference.timezone
     else:
         last = local_date(last_known - horizon * data.resolution_s, timezone)
         if (
@@ -110,7 +114,7 @@ def resolve(window: Window, data: FederatedData) -> Splits:
             > last_known
         ):
             last -= timedelta(days=1)
-        first = last - timedelta(days=window.test_days - 1)
+        first = last - timedelta(days=(window.test_days or DEFAULT_TEST_DAYS) - 1)
     validation_first = first - timedelta(days=window.validation_days)
     if window.train_start:
         train_first = window.train_start

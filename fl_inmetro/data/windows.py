@@ -1,8 +1,10 @@
-"""Supervised windows without look-ahead by construction.
+"""Supervised windows without look-ahead: indices into a client's series, and what each may know.
 
-A window is an index into a client's series, not a copy: `Windows` holds the steps at which
-forecasts are issued. A forecaster is handed `Past`, which refuses to return any value at or after
-an issue time, and the calendar of the target steps; only training and scoring see `target_kwh`.
+A window is an index, not a copy: `Windows` holds the steps at which forecasts are issued. Baselines
+and learners are handed `Windows`, which also have `series` and `target_kwh()`, for training and
+scoring. What protects is that every feature goes through `windows.past`, a `Past` that refuses any
+value at or after an issue time, and that property tests replace the future by garbage and find the
+forecasts unchanged.
 """
 
 from __future__ import annotations
@@ -184,7 +186,7 @@ def windows_at(
         horizon: Steps of a forecast.
         timezone: Clock of the calendar features.
         known: Keep only windows with at least one known target (training, scoring); False keeps
-            every issue time at or before the end of the series (forecasting).
+            every issue time from the start of the series on (forecasting).
 
     Raises:
         DataError: FL207, an issue time is not on the client's grid.
@@ -200,8 +202,8 @@ def windows_at(
                 "choose an `issue-time` (and `timezone`) on the grid of the readings",
             )
         )
-    last = len(series) - 1 if known else len(series)
-    windows = Windows(series, index[(index >= 0) & (index <= last)], horizon, timezone)
+    inside = (index >= 0) & ((index < len(series)) | (not known))
+    windows = Windows(series, index[inside], horizon, timezone)
     if not known or not len(windows):
         return windows
     return windows.take(np.flatnonzero(np.isfinite(windows.target_kwh()).any(axis=1)))

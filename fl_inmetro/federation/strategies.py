@@ -43,6 +43,7 @@ class Progress:
         state: The model after them.
         best_round: Round with the lowest validation nMAE so far; 0 before any.
         best_nmae: That nMAE.
+        best_meters: Meters that were evaluated in that round.
         best_state: The model after that round.
         n_bytes: Bytes of arrays and sums exchanged so far.
     """
@@ -51,6 +52,7 @@ class Progress:
     state: Arrays
     best_round: int
     best_nmae: float
+    best_meters: int
     best_state: Arrays
     n_bytes: int
 
@@ -152,10 +154,8 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             for node in self._roster.nodes.values()
         ]
 
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Return the mean of the meters' validation nMAE."""
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord:
+        """Return the mean of the meters' validation nMAE, and how many there are."""
         sums = self._evaluations(server_round, replies)
         for name, client in sums.items():
             self._emit(
@@ -164,7 +164,8 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
                 )
             )
         nmae = [s.nmae for s in sums.values() if np.isfinite(s.nmae)]
-        return MetricRecord({"nmae": float(np.mean(nmae)) if nmae else float("nan")})
+        mean = float(np.mean(nmae)) if nmae else float("nan")
+        return MetricRecord({"nmae": mean, "meters": len(nmae)})
 
     def summary(self) -> None:
         """Nothing to print: the configuration is in the run directory."""
@@ -217,12 +218,13 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         )
         requests = self.configure_evaluate(number, arrays, no_config, grid)
         metrics = self.aggregate_evaluate(number, grid.send_and_receive(requests, timeout=timeout))
-        nmae = float(metrics["nmae"]) if metrics else float("nan")
+        nmae, meters = float(metrics["nmae"]), int(metrics["meters"])
         state = messages.unpack(arrays) if arrays else progress.state
-        # Without any validation score so far (nan) the latest round is the best that is known; a
-        # round that nobody could evaluate does not displace one that was.
-        known = np.isfinite(progress.best_nmae)
-        is_best = not known or nmae < progress.best_nmae
+        # A mean over fewer meters is no better for it: it may only lack the hard ones. Without any
+        # validation score so far (nan) the latest round is the best that is known.
+        is_best = meters > progress.best_meters or (
+            meters == progress.best_meters and not nmae >= progress.best_nmae
+        )
         self._emit(
             events.RoundFinished(
                 self._group,
@@ -239,7 +241,9 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         after = replace(progress, round=number, state=state, n_bytes=progress.n_bytes + moved)
         if not is_best:
             return after
-        return replace(after, best_round=number, best_nmae=nmae, best_state=state)
+        return replace(
+            after, best_round=number, best_nmae=nmae, best_meters=meters, best_state=state
+        )
 
     def _accepted(self, server_round: int, replies: Iterable[Message]) -> list[Update]:
         names = {node: name for name, node in self._roster.nodes.items()}
@@ -304,7 +308,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
 
 def begin(state: Arrays, n_bytes: int = 0) -> Progress:
     """Return the progress before the first round."""
-    return Progress(0, state, 0, float("inf"), state, n_bytes)
+    return Progress(0, state, 0, float("inf"), 0, state, n_bytes)
 
 
 def _norm(arrays: Iterable[NDArray[Any]]) -> float:

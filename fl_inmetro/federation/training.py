@@ -137,6 +137,7 @@ def _packed(progress: Progress, seconds: float) -> tuple[Arrays, dict[str, str]]
         "round": progress.round,
         "best_round": progress.best_round,
         "best_nmae": progress.best_nmae,
+        "best_meters": progress.best_meters,
         "n_bytes": progress.n_bytes,
         "seconds": seconds,
     }
@@ -151,6 +152,7 @@ def _unpacked(arrays: Arrays, meta: Mapping[str, str]) -> tuple[Progress, float]
             state={n.removeprefix(_STATE): a for n, a in arrays.items() if n.startswith(_STATE)},
             best_round=values["best_round"],
             best_nmae=values["best_nmae"],
+            best_meters=values["best_meters"],
             best_state={n.removeprefix(_BEST): a for n, a in arrays.items() if n.startswith(_BEST)},
             n_bytes=values["n_bytes"],
         ),

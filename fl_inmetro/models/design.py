@@ -58,6 +58,8 @@ class Design:
     def trainable(self) -> Design:
         """Return the windows with a usable past and at least one known target."""
         rows = np.isfinite(self.scale_kwh) & self.known.any(axis=1)
+        if rows.all():
+            return self  # the usual case: no copy of what may be gigabytes
         return Design(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 

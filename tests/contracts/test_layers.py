@@ -20,7 +20,7 @@ RANKS = (
     {"data", "models"},
     {"learning"},
     {"federation", "runs"},
-    {"experiment", "session", "forecasting", "flower_engine", "report"},
+    {"plan", "experiment", "session", "forecasting", "flower_engine", "report"},
     {"cli", "server_app", "client_app", "task"},
 )
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
@@ -28,9 +28,11 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 #: Who may know a neighbour on the same floor, and why; none of these goes both ways.
 NEIGHBOURS = {
     ("models", "data"): "a forecaster is a function of windows; data knows no forecaster",
+    ("experiment", "plan"): "an experiment carries a plan out",
+    ("session", "plan"): "a session prepares the plan it hands on",
     ("session", "experiment"): "a session carries an experiment out",
     ("session", "flower_engine"): "a session may hand the whole run to Flower",
-    ("forecasting", "experiment"): "the names under which an experiment kept its models",
+    ("forecasting", "plan"): "the names under which a plan's models are kept",
     ("server_app", "task"): "the two Flower apps share one task",
     ("client_app", "task"): "the two Flower apps share one task",
 }

@@ -86,10 +86,15 @@ def test_the_reference_window_of_the_source_is_the_default_with_its_clock():
     splits = resolve(Window(validation_days=2), data)
     assert splits.test.tolist() == [day(2024, 2, d, 12) for d in (1, 2, 3)]
     assert (splits.issue_time, splits.timezone) == ("09:00", "America/Sao_Paulo")
-    # Days of one's own come before it, with the clock of the configuration.
-    own = resolve(WINDOW, data)
-    assert own.test[0] == day(2024, 2, 5)
-    assert own.timezone == "UTC"
+    # Days of one's own replace its days and keep its clock; a clock of one's own replaces that.
+    dates = {"test_start": date(2024, 2, 5), "test_end": date(2024, 2, 9), "validation_days": 2}
+    own = resolve(Window.model_validate(dates), data)
+    assert own.test[0] == day(2024, 2, 5, 12)
+    own = resolve(Window.model_validate({**dates, "timezone": "UTC", "issue_time": "06:00"}), data)
+    assert own.test[0] == day(2024, 2, 5, 6)
+    # A number of test days counts from the end of the data, reference or not.
+    last = resolve(Window(validation_days=2, test_days=3, timezone="UTC", issue_time="00:00"), data)
+    assert last.test.tolist() == [day(2024, 2, d) for d in (7, 8, 9)]
 
 
 def test_the_resolved_window_is_plain_data():

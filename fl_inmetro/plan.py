@@ -1,0 +1,123 @@
+"""The plan of a run: the data cut into windows, the jobs, and the federations of each job.
+
+Local-only and centralised training are federations too: many with one client each, and one with a
+single client that holds everything. So a comparison is always like with like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from fl_inmetro.config.schema import BASELINES, LEARNERS, RunConfig
+from fl_inmetro.data.load import load
+from fl_inmetro.data.series import ClientSeries, FederatedData
+from fl_inmetro.data.splits import Splits, resolve, split_fleet
+from fl_inmetro.federation.training import Group
+from fl_inmetro.learning.client import ClientData, pooled
+
+#: Bytes of one reading that has to leave its meter for centralised training (float64, no stamp).
+READING_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """A learner and how it is trained."""
+
+    model: str
+    training: str
+
+    def group_key(self, number: int) -> str:
+        """Return the name of a group's weights in the run directory."""
+        return f"{self.model}-{self.training}-g{number:04d}"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Data cut into windows, ready to train on.
+
+    Attributes:
+        data: All clients' readings.
+        splits: The issue times.
+        clients: The clients that take part, by name.
+        excluded: Client to the reason it does not.
+    """
+
+    data: FederatedData
+    splits: Splits
+    clients: Mapping[str, ClientData]
+    excluded: Mapping[str, str]
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What the run directory keeps of the data."""
+        manifest = self.data.manifest.to_json()
+        return {
+            **manifest,
+            "excluded": {**manifest["excluded"], **self.excluded},
+            "clients": {name: _coverage(self.data[name]) for name in self.clients},
+        }
+
+    @property
+    def missing_test_days(self) -> int:
+        """Days at the end of the test window for which nobody has readings."""
+        last = max(series.end_utc_s for series in self.data.values())
+        return int((self.splits.test >= last).sum())
+
+    @cached_property
+    def reading_bytes(self) -> int:
+        """What centralised training moves: every reading before the test window."""
+        end = int(self.splits.test[0])
+        return READING_BYTES * sum(
+            int(self.data[name].cut(end_utc_s=end).valid.sum()) for name in self.clients
+        )
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Load the data and cut the windows; nothing after this reads a user's file."""
+    data = load(config.data, config.seed)
+    splits = resolve(config.window, data)
+    parts, excluded = split_fleet(data, splits, drop_short=config.data.cleaning.drop_short)
+    clients = {
+        name: ClientData(name, (part.train,), (part.validation,), (part.test,))
+        for name, part in parts.items()
+    }
+    return Prepared(data, splits, clients, excluded)
+
+
+def jobs_of(config: RunConfig, kind: str) -> list[Job]:
+    """Return what a `run` or a `compare` trains, local-only first (others are compared with it)."""
+    if kind == "run":
+        return [Job(config.model, config.training)]
+    return [
+        Job(model, training)
+        for model in config.compare.models
+        if model in LEARNERS
+        for training in config.compare.training
+    ]
+
+
+def baselines_of(config: RunConfig, kind: str) -> list[str]:
+    """Return the baselines that are scored beside the models."""
+    chosen = config.compare.models if kind == "compare" else BASELINES
+    return [name for name in chosen if name in BASELINES]
+
+
+def groups_of(job: Job, clients: Sequence[ClientData]) -> list[tuple[Group, list[ClientData]]]:
+    """Return the federations of a job and who is in each."""
+    if job.training == "local":
+        members = [(client.client_id, [client]) for client in clients]
+    elif job.training == "centralised":
+        members = [("pooled", [pooled("pooled", clients)])]
+    else:
+        members = [("federation", list(clients))]
+    return [
+        (Group(job.group_key(k), k, name, checkpointed=job.training != "local"), inside)
+        for k, (name, inside) in enumerate(members)
+    ]
+
+
+def _coverage(series: ClientSeries) -> dict[str, int]:
+    return {"steps": len(series), "missing": int((~series.valid).sum())}
