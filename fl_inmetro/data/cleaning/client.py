@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fl_inmetro.config.schema import Cleaning
 from fl_inmetro.data.cleaning import levels, values
 from fl_inmetro.data.cleaning.findings import Action, Ledger
-from fl_inmetro.data.cleaning.gaps import fill_short, gaps, trim
+from fl_inmetro.data.cleaning.gaps import fill_from_past, gaps, trim
 from fl_inmetro.data.cleaning.instants import Aligned, align
 from fl_inmetro.data.cleaning.register import differences
 from fl_inmetro.data.cleaning.steps import place_on_grid
@@ -31,6 +31,8 @@ def clean_client(
 
     The order: stamps to UTC, jitter and repeats (`align`); a register to differences; unit to kWh;
     missing, zero, negative and impossible values; flat lines; outliers; onto the grid; gaps.
+    What is done with the value of a step depends on readings up to its end only, so that cleaning a
+    whole file gives what cleaning would have given at the time.
 
     Raises:
         DataError: FL205 nothing usable; FL206 less than `min_days`; FL207 no regular grid.
@@ -135,12 +137,19 @@ def _mask_values(
         mask = values.below(result / (factor * hours), floor)
         handle("impossible_low", mask, True, f"below {floor:g} {source.unit}")
     steps = math.ceil(rules.flat_hours * HOUR_S / aligned.fine_s)
-    flat = values.flat_lines(result, steps)
-    handle("flat", flat, rules.flat == "mask", f"{rules.flat_hours:g} h or longer")
-    found = values.outliers(result, rules.outlier_factor)
+    if rules.flat == "mask":
+        detail = f"from {rules.flat_hours:g} h on"
+        handle("flat", values.stuck(result, steps), True, detail)
+    else:
+        detail = f"{rules.flat_hours:g} h or longer"
+        handle("flat", values.flat_lines(result, steps), False, detail)
+    found = values.outliers(aligned.utc_s, result, rules.outlier_factor)
     peak = f", highest {np.nanmax(result):.4g} kWh" if found.any() else ""
-    detail = f"above {rules.outlier_factor:g} times the 99th percentile{peak}"
+    detail = f"above {rules.outlier_factor:g} times the 99th percentile before it{peak}"
+    unseen = values.outliers_in_hindsight(result, rules.outlier_factor) & ~found
     handle("outlier", found, rules.outliers == "mask", detail)
+    detail = f"above {rules.outlier_factor:g} times the later 99th percentile, not the earlier one"
+    handle("outlier", unseen, False, detail)
     return result
 
 
@@ -161,8 +170,8 @@ def _gaps(
     )
     most = int(rules.max_gap_fill_h * HOUR_S // step_s)
     if most:
-        grid, filled = fill_short(grid, most)
-        detail = f"straight lines over gaps of up to {rules.max_gap_fill_h:g} h"
+        grid, filled = fill_from_past(grid, most, DAY_S // step_s)
+        detail = f"the first {rules.max_gap_fill_h:g} h of gaps, from the day or the week before"
         ledger.note(name, "gap_filled", filled, "repaired", (), detail)
     return grid
 

@@ -1,4 +1,4 @@
-"""Gaps in a regular series: where they are, and straight lines across the short ones."""
+"""Gaps in a regular series: where they are, and filling their beginnings from the past."""
 
 from __future__ import annotations
 
@@ -26,17 +26,24 @@ def gaps(energy_kwh: Floats) -> tuple[Ints, Ints]:
     return start, np.flatnonzero(edge == -1) - start
 
 
-def fill_short(energy_kwh: Floats, most_steps: int) -> tuple[Floats, int]:
-    """Fill gaps of at most `most_steps` steps by straight lines between their neighbours.
+def fill_from_past(energy_kwh: Floats, most_steps: int, steps_per_day: int) -> tuple[Floats, int]:
+    """Fill the first `most_steps` steps of every gap with what was measured at that time before.
 
-    A gap at either end has no two neighbours and stays. Returns the series and the steps filled.
+    A step takes the reading of the day before, or else that of a week before; without either it
+    stays missing. Filled values are no readings: nothing is filled from them. That the first steps
+    of a long gap are filled too is the price of not looking ahead: while a gap lasts nobody knows
+    how long it will.
+
+    Returns the series, shape (T,), and the number of steps filled.
     """
     start, length = gaps(energy_kwh)
-    inner = (length <= most_steps) & (start > 0) & (start + length < energy_kwh.size)
-    if not inner.any():
+    if not start.size:
         return energy_kwh, 0
+    wanted = np.flatnonzero(~np.isfinite(energy_kwh))
+    wanted = wanted[wanted - np.repeat(start, length) < most_steps]
     result = energy_kwh.copy()
-    for first, size in zip(start[inner], length[inner], strict=True):
-        left, right = energy_kwh[first - 1], energy_kwh[first + size]
-        result[first : first + size] = left + (right - left) * np.arange(1, size + 1) / (size + 1)
-    return result, int(length[inner].sum())
+    for back in (7 * steps_per_day, steps_per_day):  # the day before is the stronger
+        from_ = wanted - back
+        known = (from_ >= 0) & np.isfinite(energy_kwh[np.maximum(from_, 0)])
+        result[wanted[known]] = energy_kwh[from_[known]]
+    return result, int(np.isfinite(result[wanted]).sum())

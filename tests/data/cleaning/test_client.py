@@ -7,6 +7,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fl_inmetro.config.schema import Cleaning
 from fl_inmetro.data.cleaning.client import clean_client
@@ -77,9 +79,16 @@ def test_what_the_rules_say_is_done() -> None:
         ("negative", "flat", "outlier"), "reported"
     )
     assert found["flat"].count == 60
-    mask = Cleaning(flat="mask", flat_hours=60)
+    # Masked from the hour on in which the line has lasted: before that nobody could know.
+    mask = Cleaning(flat="mask", flat_hours=50)
     series, found = clean(hours(200), value, mask)
-    assert np.isnan(series.energy_kwh[100:160]).all()
+    assert np.flatnonzero(~series.valid).tolist() == [5, *range(149, 160)]
+    assert found["flat"].count == 11
+    # The spike of the first day has no past to be judged by: it is told, and left.
+    assert (found["outlier"].action, found["outlier"].places) == (
+        "reported",
+        ("m.csv:9 (1970-01-01 07:00)",),
+    )
     assert "flat" not in clean(hours(200), value, Cleaning(flat_hours=61))[1]
 
 
@@ -100,12 +109,48 @@ def test_impossible_lows_are_in_the_unit_of_the_source() -> None:
     np.testing.assert_array_equal(series.energy_kwh, [700e3, np.nan, 900e3, 800e3])
 
 
-def test_short_gaps_are_filled_when_asked() -> None:
-    clock, value = np.delete(hours(10), [3, 6, 7]), np.delete(np.arange(10.0), [3, 6, 7])
+def test_gaps_are_filled_from_the_day_before_when_asked() -> None:
+    gone = [3, 30, 40, 41]
+    clock, value = np.delete(hours(60), gone), np.delete(np.arange(60.0), gone)
     series, found = clean(clock, value, Cleaning(max_gap_fill_h=1))
-    assert found["gap_filled"].count == 1
-    assert series.energy_kwh[3] == 3.0
-    assert np.isnan(series.energy_kwh[6:8]).all()
+    assert (found["gap_filled"].count, found["gap_filled"].action) == (2, "repaired")
+    assert (series.energy_kwh[30], series.energy_kwh[40]) == (6.0, 16.0)
+    assert np.flatnonzero(~series.valid).tolist() == [3, 41]
+
+
+ALL_RULES = Cleaning(flat="mask", flat_hours=5, max_gap_fill_h=3, outlier_factor=3)
+GARBAGE = (np.nan, 0.0, -5.0, 1e9, 1.0, 1e-9)
+
+
+@given(
+    cut=st.integers(1, 50 * 24 - 1),
+    garbage=st.sampled_from(GARBAGE),
+    seed=st.integers(0, 10**6),
+    keep=st.booleans(),
+)
+def test_no_step_depends_on_a_later_reading(
+    cut: int, garbage: float, seed: int, keep: bool
+) -> None:
+    size = 50 * 24
+    rng = np.random.default_rng(seed)
+    value = rng.lognormal(0, 1, size)
+    value[rng.random(size) < 0.1] = np.nan
+    value[rng.random(size) < 0.05] = -1
+    starts = rng.integers(0, size - 20, 20)
+    for start in starts:
+        value[start : start + 8] = value[start]
+    value[[100, 500, 700, 900]] = 1e4
+    value[600] = 0.01
+    value[[0, -1]] = 1.0  # so that neither series is cut short
+    other = value.copy()
+    other[cut:] = garbage if keep else rng.choice(GARBAGE, size - cut)
+    other[-1] = 1.0
+    options = {"zeros_mean_missing": True, "impossible_below": 0.05}
+    one, found = clean(hours(size), value, ALL_RULES, **options)
+    two, _ = clean(hours(size), other, ALL_RULES, **options)
+    np.testing.assert_array_equal(one.energy_kwh[:cut], two.energy_kwh[:cut])
+    # The series is one on which every rule has something to do.
+    assert {"outlier", "flat", "gap_filled", "negative", "impossible_low"} <= set(found)
 
 
 def test_step_that_changes_is_summed_to_the_longer() -> None:

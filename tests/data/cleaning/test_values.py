@@ -6,11 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fl_inmetro.data.cleaning.gaps import fill_short, gaps, trim
+from fl_inmetro.data.cleaning.gaps import fill_from_past, gaps, trim
 from fl_inmetro.data.cleaning.levels import change_of_level, odd_clients
 from fl_inmetro.data.cleaning.register import differences
 from fl_inmetro.data.cleaning.repeats import one_per_step
-from fl_inmetro.data.cleaning.values import below, flat_lines, negatives, outliers, zeros
+from fl_inmetro.data.cleaning.values import (
+    below,
+    flat_lines,
+    negatives,
+    outliers,
+    outliers_in_hindsight,
+    stuck,
+    zeros,
+)
+from fl_inmetro.units import DAY_S
 
 NAN = np.nan
 
@@ -29,18 +38,81 @@ def test_flat_lines_need_their_length_and_are_not_zero() -> None:
     assert not flat_lines(np.full(5, NAN), 2).any()
 
 
-def test_outliers_by_hand_and_against_pandas() -> None:
-    # 99 ones, one 2, one spike: of 101 sorted values the 99th percentile is the one at 0.99·100,
-    # that is number 99 counted from 0: the 2. Factor 10 finds what is above 20.
-    energy = np.concatenate((np.ones(99), [2.0, 20.5]))
-    assert np.flatnonzero(outliers(energy, 10)).tolist() == [100]
-    assert not outliers(energy, 10.25).any()
+def plain_outliers(utc_s: np.ndarray, energy: np.ndarray, factor: float) -> list[bool]:
+    """The rule of the docstring, one reading after the other."""
+    origin = next((int(t) for t, e in zip(utc_s, energy, strict=True) if e > 0), None)
+    found = []
+    for second, value in zip(utc_s.tolist(), energy.tolist(), strict=True):
+        if origin is None or not value > 0:
+            found.append(False)
+            continue
+        day = (second - origin) // DAY_S
+        first_day = day if day < 28 else 28 + (day - 28) // 7 * 7
+        before = energy[(utc_s < origin + first_day * DAY_S) & (energy > 0)]
+        strict = first_day >= 14 and before.size >= 100
+        limit = factor * (1 if strict else factor)
+        found.append(before.size >= 12 and value > limit * pd.Series(before).quantile(0.99))
+    return found
+
+
+def test_outliers_by_hand() -> None:
+    # Hours. Of the 336 readings of two weeks 331 are 1 and the last five are 2; the 99th percentile
+    # is at rank 0.99·335 = 331.65 from 0, between the first 2 (rank 331) and the next: 2.
+    energy = np.ones(24 * 15)
+    energy[331:336] = 2.0
+    energy[340], energy[341] = 20.5, 19.5
+    hour = np.arange(energy.size) * 3600
+    assert np.flatnonzero(outliers(hour, energy, 10)).tolist() == [340]
+    assert not outliers(hour, energy, 10.25).any()
+    # On the day before it is judged by 10·10 times the percentile of 312 readings, also 2.
+    early = np.roll(energy, -24)
+    assert not outliers(hour, early, 10).any()
+    early[316] = 200.5
+    assert np.flatnonzero(outliers(hour, early, 10)).tolist() == [316]
+    # Nobody can judge the first day.
+    energy[3] = 1e6
+    assert not outliers(hour, energy, 10)[3]
+
+
+@pytest.mark.parametrize("step_s", [900, 3600, 86_400])
+def test_outliers_against_a_plain_loop(step_s: int) -> None:
+    rng = np.random.default_rng(step_s)
+    energy = rng.lognormal(0, 1.5, min(60 * 86_400 // step_s, 1000))
+    energy[: energy.size // 10] = np.nan
+    energy[::7] = 0
+    energy[3::11] = np.nan
+    utc_s = 1_500_000_000 // step_s * step_s + np.arange(energy.size) * step_s
+    expected = plain_outliers(utc_s, energy, 1.5)
+    assert outliers(utc_s, energy, 1.5).tolist() == expected
+    assert any(expected) == (step_s < 86_400)
+
+
+def test_a_lasting_change_of_level_is_accepted() -> None:
+    # 100 days of 1, then of 20: masked until a hundredth of the readings are 20.
+    energy = np.repeat([1.0, 20.0], 2400)
+    masked = outliers(np.arange(energy.size) * 3600, energy, 10)
+    first, last = np.flatnonzero(masked)[[0, -1]]
+    assert first == 2400
+    assert masked[first : last + 1].all()
+    # The limit is renewed on days 28 + 7k, so on day 105, with 120 readings of 20 among 2520.
+    assert last == 105 * 24 - 1
+
+
+def test_hindsight_against_pandas() -> None:
     rng = np.random.default_rng(0)
     many = rng.lognormal(0, 1.5, 3000)
     many[::7] = 0
     expected = many > 3 * pd.Series(many)[many > 0].quantile(0.99)
-    assert outliers(many, 3).tolist() == expected.tolist()
+    assert outliers_in_hindsight(many, 3).tolist() == expected.tolist()
     assert expected.any()
+
+
+def test_stuck_begins_where_the_line_is_long_enough() -> None:
+    energy = np.array([1.0, 2, 2, 2, 2, 3, 0, 0, 0, 0, 5, 5, NAN, 5, 7, 7, 7])
+    assert np.flatnonzero(stuck(energy, 3)).tolist() == [3, 4, 16]
+    assert not stuck(energy, 5).any()
+    assert not stuck(np.full(5, NAN), 2).any()
+    assert not stuck(np.ones(2), 3).any()
 
 
 def test_repeats_by_hand() -> None:
@@ -77,19 +149,27 @@ def test_register_rolls_over_at_a_power_of_ten() -> None:
     assert differences(np.arange(4) * 900, huge, np.full(4, 900)).reset.tolist() == [1]
 
 
-def test_gaps_trim_and_fill() -> None:
+def test_gaps_and_trim() -> None:
     energy = np.array([NAN, 1.0, NAN, 3.0, NAN, NAN, 6.0, NAN])
     first, length = gaps(energy)
     assert (first.tolist(), length.tolist()) == ([0, 2, 4, 7], [1, 1, 2, 1])
     start, cut = trim(7200, energy, 900)
     assert start == 8100
     np.testing.assert_array_equal(cut, energy[1:7])
-    filled, steps = fill_short(energy, 2)
-    assert steps == 3
-    np.testing.assert_allclose(filled, [NAN, 1, 2, 3, 4, 5, 6, NAN])
-    expected = pd.Series(energy).interpolate(limit_area="inside")
-    np.testing.assert_allclose(filled, expected.to_numpy())
-    assert fill_short(energy, 1)[1] == 1
+
+
+def test_gaps_are_filled_from_the_past_only() -> None:
+    # Two steps a day: the day before is 2 steps back, the week before 14.
+    energy = np.arange(40.0)
+    energy[[1, 20, 21, 22, 23]] = NAN
+    filled, steps = fill_from_past(energy, 3, 2)
+    # 1 has no past; 20 and 21 take the day before; for 22 that is missing too, so 22 − 14 = 8; 23
+    # is the fourth step of its gap.
+    assert np.flatnonzero(np.isnan(filled)).tolist() == [1, 23]
+    assert (filled[20:23].tolist(), steps) == ([18.0, 19.0, 8.0], 3)
+    known = np.isfinite(energy)
+    np.testing.assert_array_equal(filled[known], energy[known])
+    assert fill_from_past(np.arange(3.0), 3, 2)[1] == 0
 
 
 @pytest.mark.parametrize(
