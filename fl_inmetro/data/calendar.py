@@ -14,6 +14,9 @@ from fl_inmetro.units import DAY_S, HOUR_S
 
 Ints = NDArray[np.int64]
 
+#: Changes of the clock are looked up for spans of whole leap years.
+_BLOCK_S = 366 * DAY_S
+
 
 @dataclass(frozen=True)
 class LocalClock:
@@ -52,10 +55,8 @@ def utc_offset_s(instant_utc_s: Ints, timezone: str) -> Ints:
     """Return local minus UTC in seconds at each instant."""
     if instant_utc_s.size == 0:
         return np.zeros_like(instant_utc_s)
-    first, last = int(instant_utc_s.min()), int(instant_utc_s.max())
-    # Whole-year spans keep the cache small: a run asks for the same years again and again.
-    edges, offsets = _transitions(timezone, first // (366 * DAY_S), last // (366 * DAY_S))
-    return offsets[np.searchsorted(edges, instant_utc_s, side="right")]
+    table = changes(timezone, int(instant_utc_s.min()), int(instant_utc_s.max()))
+    return table.offset_s[np.searchsorted(table.at_utc_s, instant_utc_s, side="right")]
 
 
 def issue_times_utc_s(first: date, last: date, issue_time: str, timezone: str) -> Ints:
@@ -79,16 +80,38 @@ def local_date(instant_utc_s: int, timezone: str) -> date:
     return datetime.fromtimestamp(instant_utc_s, UTC).astimezone(ZoneInfo(timezone)).date()
 
 
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """The changes of a zone's offset in a span.
+
+    Attributes:
+        at_utc_s: Shape (K,), the instants of change.
+        offset_s: Shape (K + 1,), seconds east of UTC before the first change and after each.
+    """
+
+    at_utc_s: Ints
+    offset_s: Ints
+
+
+def changes(timezone: str, first_utc_s: int, last_utc_s: int) -> Changes:
+    """Return the changes of offset from at least a day before `first_utc_s` to one after the last.
+
+    The rules of a zone come from the IANA database (`zoneinfo`); a table of their changes lets a
+    million instants take one binary search each.
+    """
+    # Whole-year spans keep the cache small: a run asks for the same years again and again.
+    return _changes(timezone, (first_utc_s - DAY_S) // _BLOCK_S, (last_utc_s + DAY_S) // _BLOCK_S)
+
+
 @lru_cache(maxsize=256)
-def _transitions(timezone: str, first_block: int, last_block: int) -> tuple[Ints, Ints]:
-    """Return the instants at which the offset changes, and the offsets between them."""
+def _changes(timezone: str, first_block: int, last_block: int) -> Changes:
     zone = ZoneInfo(timezone)
 
     def offset(second: int) -> int:
         delta = datetime.fromtimestamp(second, UTC).astimezone(zone).utcoffset()
         return int(delta.total_seconds()) if delta else 0
 
-    start, end = first_block * 366 * DAY_S, (last_block + 1) * 366 * DAY_S
+    start, end = first_block * _BLOCK_S, (last_block + 1) * _BLOCK_S
     edges: list[int] = []
     offsets = [offset(start)]
     # No zone changes its clock twice within a day, so a daily probe finds every change.
@@ -102,7 +125,7 @@ def _transitions(timezone: str, first_block: int, last_block: int) -> tuple[Ints
             low, high = (middle, high) if offset(middle) == offsets[-1] else (low, middle)
         edges.append(high)
         offsets.append(after)
-    return np.asarray(edges, dtype=np.int64), np.asarray(offsets, dtype=np.int64)
+    return Changes(np.asarray(edges, dtype=np.int64), np.asarray(offsets, dtype=np.int64))
 
 
 def steps_per_day(resolution_s: int) -> int:

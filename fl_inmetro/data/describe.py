@@ -7,18 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_inmetro.data.cleaning.clock import changes
+from fl_inmetro.data.calendar import local_clock
 from fl_inmetro.data.series import ClientSeries, FederatedData
-from fl_inmetro.units import DAY_S, HOUR_S, iso_utc
+from fl_inmetro.units import HOUR_S, iso_utc
 
 Floats = NDArray[np.float64]
-
-
-def hour_of_day(utc_s: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
-    """Return the hour (0 to 23) on the clock of `zone`. Shapes: (N,) in and out."""
-    table = changes(zone, int(utc_s[0]), int(utc_s[-1]))
-    offset_s = table.offset_s[np.searchsorted(table.at_utc_s, utc_s, side="right")]
-    return (utc_s + offset_s) % DAY_S // HOUR_S
 
 
 def daily_profile_kw(series: ClientSeries, zone: str) -> Floats:
@@ -27,7 +20,7 @@ def daily_profile_kw(series: ClientSeries, zone: str) -> Floats:
     NaN for an hour without any reading. The hour is that in which a step begins.
     """
     utc_s = series.start_utc_s + np.arange(len(series), dtype=np.int64) * series.resolution_s
-    hour = hour_of_day(utc_s, zone)[series.valid]
+    hour = local_clock(utc_s, zone).second_of_day[series.valid] // HOUR_S
     total = np.bincount(hour, weights=series.energy_kwh[series.valid], minlength=24)
     steps = np.bincount(hour, minlength=24)
     with np.errstate(invalid="ignore", divide="ignore"):

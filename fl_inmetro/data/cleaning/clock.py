@@ -1,36 +1,16 @@
-"""Local clocks to UTC for whole columns, with the days of 23 and 25 hours.
-
-The rules of a zone come from the IANA database (`zoneinfo`); here they are turned into a short
-table of changes, so that a million stamps take one binary search each.
-"""
+"""Local clocks to UTC for whole columns, with the days of 23 and 25 hours."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_inmetro.units import DAY_S
+from fl_inmetro.data.calendar import changes
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Changes:
-    """The changes of a zone's offset in a span.
-
-    Attributes:
-        at_utc_s: Shape (K,), the instants of change.
-        offset_s: Shape (K + 1,), seconds east of UTC before the first change and after each.
-    """
-
-    at_utc_s: Ints
-    offset_s: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,37 +28,6 @@ class Instants:
     nonexistent: Bools
     repeated: Bools
     lone: Bools
-
-
-def changes(zone: str, first_s: int, last_s: int) -> Changes:
-    """Return the offset changes of `zone` from a day before `first_s` to a day after `last_s`."""
-    year = 366 * DAY_S
-    return _changes(zone, first_s // year - 1, last_s // year + 2)
-
-
-@lru_cache(maxsize=64)
-def _changes(zone: str, first_year: int, last_year: int) -> Changes:
-    info = ZoneInfo(zone)
-
-    def offset(second: int) -> int:
-        delta = datetime.fromtimestamp(second, UTC).astimezone(info).utcoffset()
-        return int(delta.total_seconds()) if delta is not None else 0
-
-    low, high = first_year * 366 * DAY_S, last_year * 366 * DAY_S
-    at: list[int] = []
-    offsets = [offset(low)]
-    # No zone has ever changed twice within six hours of a day it was used for.
-    for second in range(low, high, DAY_S // 4):
-        after = offset(second + DAY_S // 4)
-        if after == offsets[-1]:
-            continue
-        left, right = second, second + DAY_S // 4
-        while right - left > 1:
-            middle = (left + right) // 2
-            left, right = (middle, right) if offset(middle) == offsets[-1] else (left, middle)
-        at.append(right)
-        offsets.append(after)
-    return Changes(np.array(at, dtype=np.int64), np.array(offsets, dtype=np.int64))
 
 
 def to_utc(clock_s: Ints, zone: str, end_step_s: Ints | None = None) -> Instants:

@@ -7,15 +7,16 @@ two drift apart twice a year; both readings of every bin are kept here, computed
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_inmetro.data.calendar import utc_offset_s
 from fl_inmetro.data.simulator.holidays import is_holiday
 from fl_inmetro.errors import ConfigError, Fault
-from fl_inmetro.units import DAY_S, HOUR_S
+from fl_inmetro.units import DAY_S
 
 TIMEZONE = "America/Sao_Paulo"
 BIN_S = 900
@@ -100,12 +101,8 @@ def clock(start: date, days: int) -> Clock:
     zone = ZoneInfo(TIMEZONE)
     first_utc_s = int(datetime(start.year, start.month, start.day, tzinfo=zone).timestamp())
     begin_utc_s = first_utc_s - DAY_S
-    hours = (days + 1) * 24
-    offset_s = np.array(
-        [_offset_s(begin_utc_s + hour * HOUR_S, zone) for hour in range(hours)], dtype=np.int64
-    )
-    utc_s = begin_utc_s + BIN_S * np.arange(hours * 4, dtype=np.int64)
-    local_s = utc_s + np.repeat(offset_s, 4)
+    utc_s = begin_utc_s + BIN_S * np.arange((days + 1) * BINS_PER_DAY, dtype=np.int64)
+    local_s = utc_s + utc_offset_s(utc_s, TIMEZONE)
     ordinal = local_s // DAY_S  # days since 1970-01-01 on the wall calendar
 
     dates = tuple(start + timedelta(days=shift) for shift in range(-1, days + 1))
@@ -121,11 +118,6 @@ def clock(start: date, days: int) -> Clock:
         day_start_min=(midnight_utc_s - begin_utc_s) // 60,
         day_kind=np.array([_kind(day) for day in dates], dtype=np.int64),
     )
-
-
-def _offset_s(second: int, zone: ZoneInfo) -> int:
-    offset = datetime.fromtimestamp(second, UTC).astimezone(zone).utcoffset()
-    return int((offset or timedelta()).total_seconds())
 
 
 def _kind(day: date) -> int:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fl_inmetro.data.cleaning.clock import changes, to_utc
+from fl_inmetro.data.calendar import changes
+from fl_inmetro.data.cleaning.clock import to_utc
 
 EPOCH = datetime(1970, 1, 1)
 
