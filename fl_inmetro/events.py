@@ -20,11 +20,15 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class GroupStarted:
-    """One federation of the run begins: one for `federated`, one per client for `local`."""
+    """One federation of the run begins: one for `federated`, one per client for `local`.
+
+    `n_bytes` have been exchanged already: sums at enrolment, and earlier rounds on a resume.
+    """
 
     group: int
     name: str
     clients: int
+    n_bytes: int = 0
 
 
 @dataclass(frozen=True)

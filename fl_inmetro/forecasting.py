@@ -92,9 +92,11 @@ def trained_model(
     best = min(fitting, key=lambda row: (order[row["training"]], row["nmae"]))
     job = Job(best["model"], best["training"])
     learner = learner_for(job.model, record.config.models)
+    # A client whose own training failed has a group and no finished round.
     states = {
         row["name"]: _best_state(record, job, int(row["group"]))
         for row in record.federations(model=job.model, training=job.training)
+        if row["best_round"] is not None
     }
     if job.training == "local":
         return TrainedModel(job, learner, None, states)

@@ -73,6 +73,8 @@ class Display:
         match event:
             case ev.RunStarted():
                 self._start(event)
+            case ev.GroupStarted():
+                self._bytes = event.n_bytes
             case ev.RoundFinished():
                 self._round(event)
             case ev.GroupFinished():

@@ -90,7 +90,20 @@ def score_table(
     for number_, row in enumerate(rows):
         style = "bold" if _is(row["nmae"], best) else None
         table.add_row(*(Text(column[number_]) for column in cells.values()), style=style)
-    return table, _notes(cells, dropped, lang)
+    return table, [*_notes(cells, dropped, lang), *_coverage(rows, lang)]
+
+
+def _coverage(rows: Sequence[dict[str, Any]], lang: Language) -> list[str]:
+    """Say so when rows rest on different points: a forecast that does not exist is not scored."""
+    points = sorted({int(row["points"]) for row in rows if row.get("points") is not None})
+    clients = sorted({int(row["clients"]) for row in rows if row.get("clients") is not None})
+    if len(points) < 2:
+        return []
+    spans = {
+        name: " … ".join(number(end, 0, lang) for end in dict.fromkeys((values[0], values[-1])))
+        for name, values in (("points", points), ("clients", clients))
+    }
+    return [text("cli.table.coverage", lang, **spans)]
 
 
 def _is(nmae: float | None, best: float | None) -> bool:

@@ -107,7 +107,8 @@ def train_group(
     spent = spent_before
     if not done:
         rewind(progress.round)
-        emit(events.GroupStarted(group.number, group.name, len(roster.nodes)))
+        members = len(roster.nodes)
+        emit(events.GroupStarted(group.number, group.name, members, progress.n_bytes))
         progress = strategy.run(grid, progress, settings.num_server_rounds, settings.timeout_s)
         spent = seconds()
         # The event first: a crash in between repeats it, and never loses it.

@@ -122,3 +122,14 @@ def test_a_pipe_gets_all_columns_and_columns_gives_it_a_width(capsys, monkeypatc
 )
 def test_sizes(n_bytes, said):
     assert tables.size(n_bytes, "en") == said
+
+
+def test_rows_on_different_points_are_said_to_be():
+    rows = [
+        row("ha4", "baseline", 0.2, points=100, clients=5),
+        row("mlp", "local", 0.1, points=90, clients=5),
+    ]
+    _, notes = tables.score_table(rows, "en", 100)
+    assert notes[-1].startswith("rows are scored on 90 … 100 points of 5 clients")
+    _, notes = tables.score_table(rows[:1] * 2, "en", 100)
+    assert not any("points" in note for note in notes)

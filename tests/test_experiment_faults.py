@@ -1,0 +1,125 @@
+"""A run in which something goes wrong: what is scored, what is said, what goes on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import MetricRecord
+
+from fl_inmetro import events, session
+from fl_inmetro.federation.strategies import FederatedStrategy
+from fl_inmetro.forecasting import forecast, trained_model
+from fl_inmetro.learning.client import ClientWorker
+from fl_inmetro.learning.table import learner
+from fl_inmetro.metrics import score_fleet
+from fl_inmetro.plan import prepare
+from fl_inmetro.runs import weights
+from fl_inmetro.runs.record import RunRecord
+from tests.fleets import tiny_config
+
+
+def carried_out(config, root: Path) -> tuple[RunRecord, list[events.Event]]:
+    seen: list[events.Event] = []
+    path = session.start(config, "run", root, seen.append, lambda: False)
+    return RunRecord.open(path), seen
+
+
+def warnings(seen: list[events.Event]) -> list[str]:
+    return [e.text for e in seen if isinstance(e, events.Note) and e.level == "warning"]
+
+
+def scripted(monkeypatch, rounds: list[tuple[float, int]]) -> None:
+    """Let the validation of each round say (nMAE, meters) from a script."""
+    script = iter(rounds)
+
+    def evaluate(self, server_round, replies):
+        list(replies)
+        nmae, meters = next(script)
+        return MetricRecord({"nmae": nmae, "meters": meters})
+
+    monkeypatch.setattr(FederatedStrategy, "aggregate_evaluate", evaluate)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "best"),
+    [
+        ([(0.3, 4), (0.1, 4), (0.2, 4)], 2),
+        # A mean over three meters may only lack the hard one: it displaces nothing.
+        ([(0.3, 4), (0.1, 3), (0.4, 4)], 1),
+        # The first round with all meters displaces those with fewer, whatever their mean.
+        ([(0.1, 3), (0.5, 4), (0.6, 4)], 2),
+        # Nobody was ever evaluated: the latest round is all there is.
+        ([(float("nan"), 0)] * 3, 3),
+        # A tie keeps the earlier round.
+        ([(0.2, 4), (0.2, 4), (0.3, 4)], 1),
+    ],
+)
+def test_the_best_round_is_what_is_kept_scored_and_written(tmp_path, monkeypatch, rounds, best):
+    scripted(monkeypatch, rounds)
+    config = tiny_config()
+    record, seen = carried_out(config, tmp_path)
+    (finished,) = [e for e in seen if isinstance(e, events.GroupFinished)]
+    assert finished.best_round == best
+    kept = weights.load(record.path, "mlp-federated-g0000")
+    assert kept is not None
+    state = {n.removeprefix("best."): a for n, a in kept[0].items() if n.startswith("best.")}
+    last = {n.removeprefix("state."): a for n, a in kept[0].items() if n.startswith("state.")}
+    differ = any((state[name] != last[name]).any() for name in state)
+    assert differ == (best != 3)  # otherwise the next lines could not tell them apart
+
+    # The row and the file are those of the best state, recomputed here from the clients.
+    prepared = prepare(config)
+    workers = [ClientWorker(c, learner("mlp", config.models)) for c in prepared.clients.values()]
+    sums = {n: s for w in workers for n, s in w.evaluate(state, "test").items()}
+    (row,) = [r for r in record.scores() if r["training"] == "federated"]
+    assert row["nmae"] == pytest.approx(score_fleet(sums)["nmae"], rel=1e-12)
+    table = record.forecasts(model="mlp", training="federated")
+    assert table is not None
+    expected = np.concatenate([f.ravel() for w in workers for _, f in w.test_forecasts(state)])
+    written = table["mean"].to_numpy()
+    np.testing.assert_array_equal(np.sort(written), np.sort(expected[np.isfinite(expected)]))
+
+
+def test_a_client_that_cannot_be_scored_is_named(tmp_path, monkeypatch):
+    whole = ClientWorker.evaluate
+
+    def evaluate(self, state, split):
+        if split == "test" and self.client_id.endswith("002"):
+            raise RuntimeError("the disk is gone")
+        return whole(self, state, split)
+
+    monkeypatch.setattr(ClientWorker, "evaluate", evaluate)
+    record, seen = carried_out(tiny_config(), tmp_path)
+    assert record.status == "completed"
+    (said,) = warnings(seen)
+    assert said == "mlp (federated): 1 of 4 clients not scored: sim-home-002"
+    rows = {(r["model"], r["training"]): r for r in record.scores()}
+    assert rows["ha4", "baseline"]["clients"] == 4
+    assert rows["mlp", "federated"]["clients"] == 3
+
+
+def test_a_client_that_cannot_be_trained_alone_does_not_cost_the_others_their_models(
+    tmp_path, monkeypatch
+):
+    whole = ClientWorker.train
+
+    def train(self, state, epochs, root_seed, round_):
+        update = whole(self, state, epochs, root_seed, round_)
+        if self.client_id.endswith("002"):
+            broken = {name: array * np.float32("nan") for name, array in update.arrays.items()}
+            return type(update)(update.client_id, broken, update.weight, update.loss)
+        return update
+
+    monkeypatch.setattr(ClientWorker, "train", train)
+    config = tiny_config(training="local")
+    record, seen = carried_out(config, tmp_path)
+    assert record.status == "completed"
+    lost, unscored = warnings(seen)
+    assert lost.startswith("mlp (local): client sim-home-002 has no model: FL302")
+    assert unscored == "mlp (local): 1 of 4 clients not scored: sim-home-002"
+    (row,) = [r for r in record.scores() if r["training"] == "local"]
+    assert row["clients"] == 3
+    prepared = prepare(config)
+    first = prepared.splits.test[0].astype("datetime64[s]").astype("datetime64[D]").item()
+    made = forecast(record, trained_model(record), prepared.data, first, first)
+    assert list(made.skipped) == ["sim-home-002"]
