@@ -33,7 +33,7 @@ compare: $(STAMP) ## Local-only, federated and centralised on the simulator
 flower: $(STAMP) ## The same application on Flower's simulation engine (10 nodes)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/flwr run . --stream --federation-config "num-supernodes=10" --run-config "runs-dir='$(CURDIR)/runs'"
 
-test: $(STAMP) ## Run the tests (those that need data read $$FL_INMETRO_DATA, or say why they skip)
+test: $(STAMP) ## Run the tests (those that need data read FL_INMETRO_DATA, or say why they skip)
 	$(BIN)/python -m pytest -n 2 -m "not flower"
 
 test-flower: $(STAMP) ## Run the tests that start Flower's simulation engine (Ray)

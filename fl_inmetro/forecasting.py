@@ -228,6 +228,8 @@ def score_file(path: Path, data: FederatedData) -> tuple[dict[str, float], dict[
     sums: dict[str, ErrorSums] = {}
     for name, rows in zip(names, np.split(order, starts)[1:], strict=True):
         series = data.get(str(name))
+        # A client without readings keeps its place, with nothing scored.
+        sums[str(name)] = ErrorSums()
         if series is not None:
             sums[str(name)] = _score_client(series, issue[rows], target[rows], mean[rows])
     if not any(s.n for s in sums.values()):

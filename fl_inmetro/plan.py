@@ -18,6 +18,9 @@ from fl_inmetro.data.splits import Splits, resolve, split_fleet
 from fl_inmetro.federation.training import Group
 from fl_inmetro.learning.client import ClientData, pooled
 
+#: Findings that a person should look at before believing a result.
+DOUBTFUL = ("unit_suspicion", "level_change", "outlier", "conflicting_duplicate", "register_reset")
+
 #: Bytes of one reading that has to leave its meter for centralised training (float64, no stamp).
 READING_BYTES = 8
 
@@ -65,6 +68,12 @@ class Prepared:
         """Days at the end of the test window for which nobody has readings."""
         last = max(series.end_utc_s for series in self.data.values())
         return int((self.splits.test >= last).sum())
+
+    @property
+    def doubtful_readings(self) -> dict[str, int]:
+        """Findings of cleaning that can spoil a result, with the number of readings concerned."""
+        found = self.data.manifest.cleaning
+        return {kind: found[kind] for kind in DOUBTFUL if found.get(kind)}
 
     @cached_property
     def reading_bytes(self) -> int:

@@ -126,6 +126,10 @@ def _carry_out(
         if not recorder.resumed:
             for name, why in prepared.excluded.items():
                 emit(events.Note("info", f"client {name} takes no part: {why}"))
+            if doubts := prepared.doubtful_readings:
+                found = ", ".join(f"{kind} {count}" for kind, count in doubts.items())
+                where = "`fl-inmetro data check` names clients and places"
+                emit(events.Note("warning", f"doubtful readings: {found}; {where}"))
             if prepared.missing_test_days:
                 cut = f"the last {prepared.missing_test_days} days of the test window have"
                 emit(events.Note("warning", f"{cut} no readings and are not scored"))

@@ -205,8 +205,9 @@ def test_more_columns_missing_means_and_unknown_clients_do_no_harm(tmp_path):
     columns = {name: [*values, values[0]] for name, values in columns.items()}
     columns["client_id"][2] = "stranger"
     scores, sums = score_file(written(tmp_path / "f.parquet", columns), federated([ONE]))
-    assert list(sums) == ["a"]
-    assert scores["points"] == 1
+    assert list(sums) == ["a", "stranger"]
+    assert sums["stranger"].n == 0
+    assert (scores["points"], scores["clients"]) == (1, 1)
 
 
 BROKEN = {

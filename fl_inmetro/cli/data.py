@@ -312,6 +312,7 @@ def _by_client(report: CleaningReport) -> list[tuple[str, ...]]:
 def _print_description(found: dict[str, Any], everything: bool) -> None:
     from rich.markup import escape
 
+    from fl_inmetro.cli.tables import print_whole
     from fl_inmetro.data.describe import sparkline
 
     console, table = _table(
@@ -349,6 +350,6 @@ def _print_description(found: dict[str, Any], everything: bool) -> None:
             number(one["peak_kw"], 2 if one["mean_kw"] < 1000 else 0),
             sparkline(one["profile_kw"]),
         )
-    console.print(table)
+    print_whole(table, console)
     if len(rows) < len(found["clients"]):
         console.print(text("data.more_clients", count=len(found["clients"]) - len(rows)))

@@ -47,6 +47,7 @@ def forecast(
     import json
 
     _ordered(first, last)
+    _parquet(output)
     from fl_inmetro import forecasting
     from fl_inmetro.runs.forecasts import save_forecasts
     from fl_inmetro.runs.record import RunRecord
@@ -129,6 +130,10 @@ def score(
         return
     from rich.console import Console
 
+    unmet = [name for name, s in sums.items() if not s.n]
+    if unmet:
+        some = ", ".join(unmet[:3]) + (" …" if len(unmet) > 3 else "")
+        typer.echo(text("cli.score.unmet", chosen, n=len(unmet), clients=some), err=True)
     if data.manifest.simulated:
         typer.echo(text("cli.simulated", chosen))
     print_whole(fleet_table(scores, chosen), Console(highlight=False))
@@ -169,6 +174,21 @@ def _for_any_client(config: RunConfig, source: str) -> RunConfig:
         "source": data.source if source == data.source else Data().source,
     }
     return config.model_copy(update={"data": data.model_copy(update=update)})
+
+
+def _parquet(output: Path) -> None:
+    # A folder is refused where it is written to, with a better reason.
+    if output.suffix.lower() not in (".parquet", ".pq") and not output.is_dir():
+        from fl_inmetro.errors import ConfigError, Fault
+
+        raise ConfigError(
+            Fault(
+                "FL108",
+                "forecasts are written as Parquet",
+                f"-o {output}",
+                f"name it {output.with_suffix('.parquet').name}",
+            )
+        )
 
 
 def _ordered(first: datetime, last: datetime) -> None:

@@ -130,7 +130,8 @@ class Display:
             loss=self._number(event.loss),
             nmae=self._number(event.nmae),
             mark="*" if event.is_best else " ",
-            bytes=size(self._bytes, self._lang),
+            # Nothing of a pooled client travels round by round; the table says what pooling moved.
+            bytes="" if self._stage.training == "centralised" else size(self._bytes, self._lang),
         )
         if self._live and self._task is not None:
             self._progress.update(self._task, completed=event.round, state=state)

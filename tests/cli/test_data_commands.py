@@ -71,7 +71,10 @@ def test_refused_data_print_their_faults_as_json_too(meters: Path) -> None:
     report = json.loads(printed)
     assert report["refused"] is True
     assert [fault["code"] for fault in report["faults"]] == ["FL203"]
-    assert report["faults"][0]["hint"] == 'set `format.decimal = ","`'
+    assert (
+        report["faults"][0]["hint"]
+        == 'set `format.decimal = ","` (`data check` takes `--decimal ","`)'
+    )
     assert documented("check.faults") == keys_of(report["faults"][0])
     assert isinstance(error, DataError)
     assert error.exit_code == 4

@@ -249,6 +249,9 @@ def test_places_that_cannot_be_written(metered, tmp_path):
         answer = call(*forecast, "-o", place)
         assert (answer.code, answer.out) == (6, "")
         assert (answer.faults[0]["code"], answer.faults[0]["where"]) == ("FL704", str(place))
+    answer = call(*forecast, "-o", tmp_path / "f.csv")
+    assert (answer.code, answer.faults[0]["code"]) == (3, "FL108")
+    assert "f.parquet" in answer.faults[0]["hint"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["taken"]
     # A folder that is not there yet is made, as for every other file of ours.
     assert call(*forecast, "-o", tmp_path / "new" / "deep" / "f.parquet").code == 0

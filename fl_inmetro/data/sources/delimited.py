@@ -213,7 +213,12 @@ def _diagnose(found: Look, numbers: list[str], decimal: str, message: str) -> li
         lines = "\n".join(f"{name}:{line}  {column} = `{text}`" for line, column, text in wrong)
         other = "," if decimal == "." else "."
         swapped = all(is_number(text) and other in text for _, _, text in wrong)
-        hint = f'set `format.decimal = "{other}"`' if swapped else "empty fields count as missing"
+        flag = f'(`data check` takes `--decimal "{other}"`)'
+        hint = (
+            f'set `format.decimal = "{other}"` {flag}'
+            if swapped
+            else "empty fields count as missing"
+        )
         what = f"{wrong_count} values are not numbers"
         faults.append(Fault("FL203", what, lines, hint))
     return faults or [Fault("FL203", f"`{name}` cannot be read: {message}", name, "")]

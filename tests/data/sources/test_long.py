@@ -178,7 +178,7 @@ def test_decimal_comma_is_named_and_read(tmp_path, long_csv) -> None:
     path.write_text(rows)
     (fault,) = faults(path)
     assert fault.code == "FL203"
-    assert fault.hint == 'set `format.decimal = ","`'
+    assert fault.hint == 'set `format.decimal = ","` (`data check` takes `--decimal ","`)'
     assert fault.where.splitlines()[0].startswith("comma.csv:2  energy_kwh = `1,")
     data = load(Data(source="long", path=str(path), format=FileFormat(decimal=",")))
     right = load(Data(source="long", path=str(long_csv())))
