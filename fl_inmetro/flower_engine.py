@@ -59,6 +59,10 @@ def run(
         raise _failed("Flower packs the application from a source checkout, and this is none", "")
     if not command.exists():
         raise _failed(f"the command `flwr` is not beside {sys.executable}", "")
+    # `flwr run` looks for `flower-superlink` on the PATH: it stands beside `flwr`, in an environment
+    # that need not be activated.
+    path_of_environment = f"{command.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = os.environ | OFFLINE_ENVIRONMENT | {"PATH": path_of_environment}
     with tempfile.TemporaryDirectory(prefix="fl-inmetro-") as folder:
         file = Path(folder, "run.toml")
         file.write_text(to_toml(config), encoding="utf-8")
@@ -73,7 +77,7 @@ def run(
         lines: list[str] = []
         with subprocess.Popen(
             command_line,
-            env=os.environ | OFFLINE_ENVIRONMENT,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -93,7 +97,7 @@ def run(
             if run_id:
                 subprocess.run(
                     [str(command), "stop", run_id],
-                    env=os.environ | OFFLINE_ENVIRONMENT,
+                    env=environment,
                     capture_output=True,
                     check=False,
                 )
