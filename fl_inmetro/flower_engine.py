@@ -59,8 +59,8 @@ def run(
         raise _failed("Flower packs the application from a source checkout, and this is none", "")
     if not command.exists():
         raise _failed(f"the command `flwr` is not beside {sys.executable}", "")
-    # `flwr run` looks for `flower-superlink` on the PATH: it stands beside `flwr`, in an environment
-    # that need not be activated.
+    # `flwr run` looks for `flower-superlink` on the PATH: it stands beside `flwr`, in an
+    # environment that need not be activated.
     path_of_environment = f"{command.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = os.environ | OFFLINE_ENVIRONMENT | {"PATH": path_of_environment}
     with tempfile.TemporaryDirectory(prefix="fl-inmetro-") as folder:
