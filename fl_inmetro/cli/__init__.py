@@ -14,7 +14,11 @@ def main() -> None:
     from fl_inmetro.errors import FlInmetroError
 
     try:
-        app()
+        try:
+            app()
+        finally:
+            # Here, where a reader that has gone can be met; at the interpreter's end it cannot.
+            sys.stdout.flush()
     except FlInmetroError as error:
         print(error, file=sys.stderr)
         code = error.faults[0].code
