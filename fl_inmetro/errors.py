@@ -41,6 +41,10 @@ class Fault:
             lines += [f"hint: {first}", *(f"      {line}" for line in rest)]
         return "\n".join(lines)
 
+    def reason(self) -> str:
+        """Return what is wrong and where, in one line, for a table that has the code apart."""
+        return f"{self.what} ({self.where})" if self.where else self.what
+
 
 class FlInmetroError(Exception):
     """Base of the errors a user may see; carries one or more faults, all found at once."""
@@ -52,6 +56,10 @@ class FlInmetroError(Exception):
         if not self.faults:
             raise ValueError("an error needs at least one fault")
         super().__init__("\n\n".join(fault.render() for fault in self.faults))
+
+    def brief(self) -> str:
+        """Return codes and sentences of all faults in one line, for logs and events."""
+        return "; ".join(f"{fault.code} {fault.what}" for fault in self.faults)
 
     def __reduce__(self) -> tuple[type[FlInmetroError], tuple[tuple[Fault, ...]]]:
         # Exceptions cross process borders (Ray, multiprocessing) by their arguments.

@@ -160,9 +160,7 @@ def _scored(
 
 
 def _lost(job: Job, client_id: str, error: FederationError) -> str:
-    fault = error.faults[0]
-    row = f"{job.model} ({job.training})"
-    return f"{row}: client {client_id} has no model: {fault.code} {fault.what}"
+    return f"{job.model} ({job.training}): client {client_id} has no model: {error.brief()}"
 
 
 def _note_unscored(job: Job, sums: FleetSums, prepared: Prepared, emit: events.Emit) -> None:

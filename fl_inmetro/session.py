@@ -149,7 +149,7 @@ def _carry_out(
             finish("interrupted")
             raise
         except FlInmetroError as error:
-            finish("failed", "; ".join(f"{f.code} {f.what}" for f in error.faults))
+            finish("failed", error.brief())
             raise
         except Exception as error:
             finish("failed", f"{type(error).__name__}: {error}")

@@ -122,7 +122,7 @@ class LoopGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
                 error.add_note(f"in client `{worker.client_id}`, {message.metadata.message_type}")
                 raise
             if isinstance(error, FlInmetroError):
-                reason = "; ".join(f"{f.code} {f.what}" for f in error.faults)
+                reason = error.brief()
             else:
                 reason = f"{type(error).__name__}: {error}"
             return flower_compat.error_reply(f"client `{worker.client_id}`: {reason}", message)

@@ -58,7 +58,7 @@ def enrol(
             enrolment = messages.read_enrolment(reply)
         except FederationError as error:
             fault = error.faults[0]
-            reason = f"{fault.what} ({fault.where})" if fault.where else fault.what
+            reason = fault.reason()
             emit(events.ClientRejected(group, 0, f"node {node}", fault.code, reason))
             refused.append(reason)
             continue

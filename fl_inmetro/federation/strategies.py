@@ -302,7 +302,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
 
     def _reject(self, server_round: int, name: str, error: FederationError) -> None:
         fault = error.faults[0]
-        reason = f"{fault.what} ({fault.where})" if fault.where else fault.what
+        reason = fault.reason()
         self._emit(events.ClientRejected(self._group, server_round, name, fault.code, reason))
 
 
