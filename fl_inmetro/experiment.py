@@ -28,7 +28,7 @@ from fl_inmetro.federation.training import Outcome, train_group
 from fl_inmetro.learning.client import ClientData, ClientWorker, added_up, past_scale
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.update import Floats
-from fl_inmetro.metrics import ErrorSums, client_scores, score_fleet, share_better
+from fl_inmetro.metrics import ErrorSums, Forecast, client_scores, score_fleet, share_better
 from fl_inmetro.models.baselines import BASELINES as FORECASTS
 from fl_inmetro.plan import Job, Prepared, baselines_of, groups_of, jobs_of
 from fl_inmetro.runs.forecasts import save_forecasts
@@ -222,7 +222,7 @@ def _score_baseline(
     for client_id, client in clients.items():
         parts: list[tuple[str, ErrorSums]] = []
         for windows in client.test:
-            forecast = FORECASTS[name](windows)
+            forecast = _as_forecast(FORECASTS[name](windows))
             own = ErrorSums.of(forecast, windows.target_kwh(), past_scale(windows))
             parts.append((client_id, own))
             rows.append(_forecast_rows(windows, forecast, labels))
@@ -230,11 +230,16 @@ def _score_baseline(
     return sums
 
 
-def _forecast_rows(windows: Windows, forecast: Floats, labels: Mapping[str, str]) -> pa.Table:
+def _forecast_rows(windows: Windows, forecast: Forecast, labels: Mapping[str, str]) -> pa.Table:
     """Return the forecasts of a meter's windows; with the client that holds them, where it is
     another."""
     holder = {"part": windows.owner} if windows.owner else {}
     return observed_rows(windows.series.client_id, windows, forecast, {**labels, **holder})
+
+
+def _as_forecast(baseline: Floats | Forecast) -> Forecast:
+    """Return what a baseline gave as a forecast; a plain array is a mean."""
+    return baseline if isinstance(baseline, Forecast) else Forecast(baseline)
 
 
 def _scored(

@@ -158,12 +158,12 @@ def forecast(
             continue
         windows = windows_at(series, issues, horizon, window["timezone"], known=False)
         design = trained.learner.design(windows, targets=False)
-        forecast_kwh = trained.learner.forecast_kwh(state, design)
-        made = np.isfinite(forecast_kwh).any(axis=1)
+        forecast = trained.learner.forecast(state, design)
+        made = np.isfinite(forecast.mean_kwh).any(axis=1)
         if not made.any():
             skipped[name] = _NO_PAST
             continue
-        tables.append(forecast_rows(name, windows, forecast_kwh))
+        tables.append(forecast_rows(name, windows, forecast))
         if made.sum() < len(issues):
             incomplete[name] = len(issues) - int(made.sum())
         late_h = int(windows.issue_utc_s[made][-1] - _last_reading_utc_s(series)) // HOUR_S

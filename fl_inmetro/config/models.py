@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fl_inmetro.config.table import Positive, Table
 
-Loss = Literal["mae", "mse", "huber"]
+Loss = Literal["mae", "mse", "huber", "quantile", "student-t", "hurdle"]
 Feature = Literal["lags", "day_profiles", "recent", "calendar", "season"]
+
+
+def _rising(levels: tuple[float, ...]) -> tuple[float, ...]:
+    if not levels:
+        raise ValueError("name at least one level, such as 0.5")
+    if any(not 0 < level < 1 for level in levels):
+        raise ValueError("levels lie between 0 and 1")
+    if list(levels) != sorted(set(levels)):
+        raise ValueError("levels are different and ascending")
+    return levels
+
+
+#: Levels of quantiles.
+Levels = Annotated[tuple[float, ...], AfterValidator(_rising)]
 
 
 class Ridge(Table):
@@ -28,7 +42,13 @@ class Gradient(Table):
     """How a client trains a gradient model during its local epochs.
 
     Attributes:
-        loss: `mae` aims at the median, `mse` at the mean, `huber` between them.
+        loss: `mae` aims at the median, `mse` at the mean, `huber` between them; `quantile` gives
+            quantiles and a mean, `student-t` a heavy-tailed distribution, `hurdle` one of
+            intermittent loads (`docs/methods.md`).
+        levels: Levels of the quantiles that the last three give.
+        mean_weight: Weight of the mean's squared error beside the quantiles' losses.
+        mean_corner: Errors of the mean beyond this many times the scale pull no harder; None = as
+            their square does.
         optimizer: Local optimiser, fresh in every round. `adam` adds the decay to the gradient,
             `adamw` shrinks the weights beside it.
         eta_l: Local learning rate; the models' own defaults are chosen for `adam`.
@@ -39,6 +59,9 @@ class Gradient(Table):
     """
 
     loss: Loss = "mae"
+    levels: Levels = (0.1, 0.5, 0.9)
+    mean_weight: float = Field(0.25, gt=0)
+    mean_corner: float | None = Field(None, gt=0)
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     eta_l: float = Field(3e-3, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1)

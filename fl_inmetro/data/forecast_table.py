@@ -1,7 +1,8 @@
 """Forecasts as a table: one row per client, issue time and target time.
 
-The columns `client_id`, `issue_time_utc`, `target_time_utc`, `mean` are the interchange format of
-`forecast` and `score`; the run directory adds `observed_kwh`, `model` and `training`.
+The columns `client_id`, `issue_time_utc`, `target_time_utc`, `mean` and, where there are quantiles,
+`q10`, `q50`, … are the interchange format of `forecast` and `score`; the run directory adds
+`observed_kwh`, `model` and `training`.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from fl_inmetro.data.windows import Windows
-
-Floats = NDArray[np.float64]
+from fl_inmetro.metrics import Forecast, quantile_column
 
 INSTANT = pa.timestamp("s", tz="UTC")
 
 
-def forecast_rows(client_id: str, windows: Windows, forecast_kwh: Floats) -> pa.Table:
+def forecast_rows(client_id: str, windows: Windows, forecast: Forecast) -> pa.Table:
     """Return one client's forecasts as rows; steps without a forecast are left out.
 
-    Shapes: forecast (N, H), kWh per step.
+    Energies in kWh per step.
     """
-    made = np.isfinite(forecast_kwh).ravel()
+    made = np.isfinite(forecast.mean_kwh).ravel()
     issue = np.repeat(windows.issue_utc_s, windows.horizon)[made]
+    quantiles = {
+        quantile_column(level): column.ravel()[made]
+        for level in forecast.levels
+        if (column := forecast.at(level)) is not None
+    }
     return pa.table(
         {
             "client_id": pa.DictionaryArray.from_arrays(
@@ -36,17 +40,18 @@ def forecast_rows(client_id: str, windows: Windows, forecast_kwh: Floats) -> pa.
             ),
             "issue_time_utc": pa.array(issue, type=pa.int64()).cast(INSTANT),
             "target_time_utc": pa.array(windows.target_utc_s.ravel()[made]).cast(INSTANT),
-            "mean": forecast_kwh.ravel()[made],
+            "mean": forecast.mean_kwh.ravel()[made],
+            **quantiles,
         }
     )
 
 
 def observed_rows(
-    client_id: str, windows: Windows, forecast_kwh: Floats, labels: Mapping[str, str]
+    client_id: str, windows: Windows, forecast: Forecast, labels: Mapping[str, str]
 ) -> pa.Table:
     """Return forecast rows with what was measured (NaN = unknown) and constant label columns."""
-    made = np.isfinite(forecast_kwh)
-    rows = forecast_rows(client_id, windows, forecast_kwh)
+    made = np.isfinite(forecast.mean_kwh)
+    rows = forecast_rows(client_id, windows, forecast)
     rows = rows.append_column("observed_kwh", pa.array(windows.target_kwh()[made]))
     for name, value in labels.items():
         column = pa.DictionaryArray.from_arrays(np.zeros(rows.num_rows, dtype=np.int32), [value])

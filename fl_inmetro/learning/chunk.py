@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fl_inmetro.config.models import Loss
 from fl_inmetro.learning.lift import Lifted
-from fl_inmetro.learning.losses import slope
 from fl_inmetro.learning.rows import Rows
 from fl_inmetro.learning.update import Arrays, Layout
 from fl_inmetro.learning.work import window_orders
+from fl_inmetro.models.heads import Head
 
 Ints = NDArray[np.int64]
 
@@ -167,19 +166,27 @@ class ChunkParameters:
         return lifted.kept(k, torch.from_numpy(values[order])).contiguous().to(self.before.device)
 
 
-def slopes(loss: Loss, error: Tensor, mask: Tensor, active: int) -> tuple[Tensor, Tensor]:
-    """Return ∂loss/∂error of each client's mean loss, (C, B·H), and its known points, (C,)."""
+def slopes(
+    head: Head, raw: Tensor, target: Tensor, mask: Tensor, active: int
+) -> tuple[Tensor, Tensor]:
+    """Return ∂loss/∂raw of each client's mean loss, and its known points, (C,).
+
+    Shapes: raw (C·B, H) or (C·B, H, R), slopes (C, B·H·R).
+    """
     points = mask.view(active, -1).sum(1)
-    # ∂loss/∂error, multiplied in autograd's own order: to the last bit the loop's.
+    # ∂loss/∂raw, multiplied in autograd's own order: to the last bit the loop's.
     pull = points.reciprocal().unsqueeze(1) * mask.view(active, -1)
-    pull.mul_(slope(loss, error.detach()).view(active, -1))
-    return pull, points
+    slope = head.slope(raw.detach(), target)
+    if head.outputs > 1:
+        pull = pull.unsqueeze(-1) * slope.view(active, -1, head.outputs)
+        return pull.view(active, -1), points
+    return pull.mul_(slope.view(active, -1)), points
 
 
-def gradients_of(error: Tensor, pull: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradients of the leaves where the errors have the slopes `pull`.
+def gradients_of(raw: Tensor, pull: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradients of the leaves where the raw outputs have the slopes `pull`.
 
-    By way of a scalar: `autograd.grad(error, leaves, pull)` is the same, and imports SymPy at its
+    By way of a scalar: `autograd.grad(raw, leaves, pull)` is the same, and imports SymPy at its
     first call, which takes most of a second.
     """
-    return list(torch.autograd.grad(torch.dot(error.reshape(-1), pull.reshape(-1)), leaves))
+    return list(torch.autograd.grad(torch.dot(raw.reshape(-1), pull.reshape(-1)), leaves))

@@ -17,9 +17,9 @@ from fl_inmetro.data.calendar import steps_per_week
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.learning.control import kept_after, shift_of, zero_controls
 from fl_inmetro.learning.gradient import GradientLearner, client_seed
-from fl_inmetro.learning.update import Arrays, Floats, Learner, Update
+from fl_inmetro.learning.update import Arrays, Learner, Update
 from fl_inmetro.learning.work import LocalWork
-from fl_inmetro.metrics import ErrorSums, naive_scale
+from fl_inmetro.metrics import ErrorSums, Forecast, naive_scale
 from fl_inmetro.models.design import Design, joined
 
 
@@ -197,18 +197,17 @@ class ClientWorker:
         """Return the error sums of `validation` or `test`, by the client they are scored as."""
 
         def sums(part: Windows, design: Design) -> ErrorSums:
-            forecast = self.learner.forecast_kwh(state, design)
+            forecast = self.learner.forecast(state, design)
             scale = past_scale(part) if split == "test" else None
             return ErrorSums.of(forecast, part.target_kwh(), scale)
 
         parts = self.evaluated(split)
         return added_up((part.scored_as, sums(part, design)) for part, design in parts)
 
-    def test_forecasts(self, state: Arrays) -> list[tuple[Windows, Floats]]:
-        """Return the test windows of each meter with their forecasts, shape (N, H), kWh."""
+    def test_forecasts(self, state: Arrays) -> list[tuple[Windows, Forecast]]:
+        """Return the test windows of each meter with their forecasts."""
         return [
-            (part, self.learner.forecast_kwh(state, design))
-            for part, design in self.evaluated("test")
+            (part, self.learner.forecast(state, design)) for part, design in self.evaluated("test")
         ]
 
     def release(self, split: str) -> None:

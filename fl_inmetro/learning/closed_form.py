@@ -6,8 +6,9 @@ import numpy as np
 
 from fl_inmetro.config.models import Ridge
 from fl_inmetro.data.windows import Windows
-from fl_inmetro.learning.update import Arrays, Floats
+from fl_inmetro.learning.update import Arrays
 from fl_inmetro.learning.work import LocalWork
+from fl_inmetro.metrics import Forecast
 from fl_inmetro.models import ridge
 from fl_inmetro.models.design import Design, row_design
 
@@ -59,6 +60,6 @@ class RidgeLearner:
         """Solve from the summed statistics."""
         return dict(ridge.solve(merged, self.settings.alpha))
 
-    def forecast_kwh(self, state: Arrays, design: Design) -> Floats:
-        """Forecast in kWh."""
-        return design.to_kwh(ridge.correction(state, design.x))
+    def forecast(self, state: Arrays, design: Design) -> Forecast:
+        """Forecast the mean in kWh."""
+        return Forecast(design.to_kwh(ridge.correction(state, design.x)))

@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fl_inmetro import seeds
-from fl_inmetro.config.models import Loss
 from fl_inmetro.learning.chunk import BatchReader, ChunkParameters, StepPlan, gradients_of, slopes
 from fl_inmetro.learning.gradient import GradientLearner, noise_of
 from fl_inmetro.learning.lift import Lifted
-from fl_inmetro.learning.losses import penalty, slope
 from fl_inmetro.learning.optimizers import optimizer_of
 from fl_inmetro.learning.rows import Rows
 from fl_inmetro.learning.update import Arrays, Layout
 from fl_inmetro.learning.work import CONTROL, DpSgd, LocalWork, StepError, Watch
+from fl_inmetro.models.heads import Head
 
 Ints = NDArray[np.int64]
 
@@ -90,7 +89,7 @@ def train_chunk(
     if layout is None:
         shared = {n: state[n] for n in lifted.names if n not in private}
         layout = Layout.of(shared, lifted.turned)
-    settings = learner.settings
+    settings, head = learner.settings, learner.head
     plan = StepPlan(rows, settings.batch_size, epochs, client_seeds)
     clients = len(plan.order)
     averaged = work.control == "scaffold"
@@ -135,17 +134,17 @@ def train_chunk(
                 lifted.bind(leaves)
             x, residual, mask = read(*plan.batch(step, active))
             if work.dp is None:
-                error = lifted(x) - residual
-                pull, points = slopes(settings.loss, error, mask, active)
-                gradients = gradients_of(error, pull, leaves)
+                raw = lifted(x)
+                pull, points = slopes(head, raw, residual, mask, active)
+                gradients = gradients_of(raw, pull, leaves)
             else:
-                error, gradients = _private_gradients(
-                    lifted, leaves, x, residual, mask, settings.loss, work.dp, noise, sizes[:active]
+                raw, gradients = _private_gradients(
+                    lifted, leaves, x, residual, mask, head, work.dp, noise, sizes[:active]
                 )
                 points = mask.view(active, -1).sum(1)
             last_epoch = plan.is_last_epoch(step, active)
             if debug or last_epoch.any():
-                losses = (penalty(settings.loss, error.detach()) * mask).view(active, -1).sum(1)
+                losses = (head.penalty(raw.detach(), residual) * mask).view(active, -1).sum(1)
                 if debug and not torch.isfinite(losses).all():
                     bad = int((~torch.isfinite(losses)).nonzero()[0])
                     why = f"the loss is {float(losses[bad] / points[bad])}"
@@ -192,12 +191,12 @@ def _private_gradients(
     x: Tensor,
     residual: Tensor,
     mask: Tensor,
-    loss: Loss,
+    head: Head,
     dp: DpSgd,
     noise: Sequence[np.random.Generator],
     sizes: Tensor,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return the errors, and each client's clipped and noised mean gradient.
+    """Return the raw outputs, and each client's clipped and noised mean gradient.
 
     Every example is treated as a client of its own, with a copy of its client's parameters.
     """
@@ -205,11 +204,13 @@ def _private_gradients(
     each = x.shape[0] // clients
     copies = [leaf.detach().repeat_interleave(each, dim=0).requires_grad_() for leaf in leaves]
     lifted.bind(copies)
-    error = lifted(x) - residual
+    raw = lifted(x)
     lifted.bind(leaves)
     # A padded row has no point: its slope is zero, so what it is divided by does not matter.
-    pull = slope(loss, error.detach()) * mask / mask.sum(1, keepdim=True).clamp_min(1)
-    own = gradients_of(error, pull, copies)
+    weight = mask / mask.sum(1, keepdim=True).clamp_min(1)
+    slope = head.slope(raw.detach(), residual)
+    pull = slope * (weight.unsqueeze(-1) if head.outputs > 1 else weight)
+    own = gradients_of(raw, pull, copies)
     norm = torch.stack([g.flatten(1).square().sum(1) for g in own]).sum(0).sqrt()
     factor = (dp.clip / norm.clamp_min(1e-12)).clamp(max=1.0).view(clients, 1, each)
     sums = [
@@ -222,4 +223,4 @@ def _private_gradients(
         normal = lifted.kept(k, torch.stack([d[k][0] for d in drawn])).to(total.device)
         mean = total + dp.noise_multiplier * dp.clip * normal
         result.append(mean / sizes.view(-1, *[1] * (total.dim() - 1)))
-    return error, result
+    return raw, result

@@ -62,7 +62,7 @@ class Evaluation:
         """Yield each client's error sums, by the client they are scored as."""
 
         def scored(part: _Part) -> list[tuple[str, dict[str, ErrorSums]]]:
-            forecast = self._learner.forecast_kwh(state, part.design)
+            forecast = self._learner.forecast(state, part.design)
             sums = iter(ErrorSums.of_segments(forecast, part.target_kwh, part.count, part.scales))
             return [
                 (client, added_up((name, next(sums)) for name in names))

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from fl_inmetro import seeds
 from fl_inmetro.config.models import Gradient
 from fl_inmetro.data.windows import Windows
-from fl_inmetro.learning.losses import penalty
 from fl_inmetro.learning.optimizers import optimizer_of
-from fl_inmetro.learning.update import Arrays, Floats
+from fl_inmetro.learning.update import Arrays
 from fl_inmetro.learning.work import CONTROL, DpSgd, LocalWork, StepError, Watch, batches
+from fl_inmetro.metrics import Forecast
 from fl_inmetro.models.design import Design
+from fl_inmetro.models.heads import head_of
 
 #: Windows per forward pass when forecasting.
 FORECAST_BATCH = 4096
@@ -36,6 +37,12 @@ class GradientLearner(ABC):
 
     def __init__(self, settings: Gradient) -> None:
         self.settings = settings
+        self.head = head_of(settings)
+
+    @property
+    def outputs(self) -> int:
+        """Raw numbers that the module gives for each forecast step."""
+        return self.head.outputs
 
     @abstractmethod
     def design(self, windows: Windows, *, targets: bool = True) -> Design:
@@ -218,16 +225,25 @@ class GradientLearner(ABC):
         """Not used: deltas are merged by the server optimiser."""
         raise TypeError(f"{self.name} is trained in rounds, not in closed form")
 
-    def forecast_kwh(self, state: Arrays, design: Design) -> Floats:
-        """Forecast in kWh; shape (N, H)."""
+    def forecast(self, state: Arrays, design: Design) -> Forecast:
+        """Forecast in kWh; means of shape (N, H), and the head's quantiles."""
         module = self.loaded(state)
         module.eval()
+        means: list[NDArray[np.float32]] = []
+        quantiles: list[NDArray[np.float32]] = []
         with torch.no_grad():
-            parts = [
-                module(part).numpy() for part in torch.from_numpy(design.x).split(FORECAST_BATCH)
-            ]
-        correction = np.concatenate(parts) if parts else np.zeros_like(design.base)
-        return design.to_kwh(correction)
+            for part in torch.from_numpy(design.x).split(FORECAST_BATCH):
+                raw = module(part)
+                means.append(self.head.mean(raw).numpy())
+                if (own := self.head.quantiles(raw)) is not None:
+                    quantiles.append(own.numpy())
+        mean = np.concatenate(means) if means else np.zeros_like(design.base)
+        levels = self.head.levels
+        if not levels:
+            return Forecast(design.to_kwh(mean))
+        shape = (*design.base.shape, len(levels))
+        values = np.concatenate(quantiles) if quantiles else np.zeros(shape, np.float32)
+        return Forecast(design.to_kwh(mean), levels, design.to_kwh(values))
 
     def loaded(self, state: Arrays) -> nn.Module:
         """Return a module with copies of the state's values (other clients share the state)."""
@@ -236,7 +252,7 @@ class GradientLearner(ABC):
         return module
 
     def _penalties(self, module: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
-        return penalty(self.settings.loss, module(x) - residual)
+        return self.head.penalty(module(x), residual)
 
 
 def client_seed(root: int, client_id: str, round_: int) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from fl_inmetro.config import models as settings_of
+from fl_inmetro.data.features import feature_names
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.errors import ConfigError, Fault
 from fl_inmetro.learning.gradient import GradientLearner
@@ -20,6 +23,7 @@ from fl_inmetro.models.design import (
     profile_design,
     row_design,
 )
+from fl_inmetro.models.heads import Head, QuantileHead
 from fl_inmetro.models.networks import (
     NLinear,
     PatchTst,
@@ -57,7 +61,7 @@ class MlpLearner(GradientLearner):
         mean = sums["x_sum"] / sums["n"]
         variance = np.maximum(sums["x_sq_sum"] / sums["n"] - mean**2, 0.0)
         std = np.sqrt(variance)
-        module = RowMlp(shape[-1], self.mlp.hidden)
+        module = self._network(shape[-1])
         return {
             **initial_parameters(module, seed),
             "x_mean": mean.astype(np.float32),
@@ -67,7 +71,40 @@ class MlpLearner(GradientLearner):
 
     def module(self, state: Arrays) -> nn.Module:
         """Return the perceptron."""
-        return RowMlp(len(state["x_mean"]), self.mlp.hidden)
+        return self._network(len(state["x_mean"]))
+
+    def _network(self, features: int) -> RowMlp:
+        guess = row_skip(feature_names(self.mlp.features), self.head)
+        return RowMlp(features, self.mlp.hidden, self.outputs, guess)
+
+
+def row_skip(names: Sequence[str], head: Head) -> NDArray[np.float32] | None:
+    """Return the first guess of a quantile head among the row features, (F, R); None without one.
+
+    The mean's is the base profile itself: nothing is added. That of a level is the empirical
+    quantile of the time of day over the last 28 days, between two of its levels in proportion,
+    relative to the base, the mean of the day type.
+    """
+    empirical = {_EMPIRICAL[name]: names.index(name) for name in _EMPIRICAL if name in names}
+    if not isinstance(head, QuantileHead) or not empirical or _BASE not in names:
+        return None
+    known = sorted(empirical)
+    skip = np.zeros((len(names), head.outputs), dtype=np.float32)
+    for output, level in enumerate(head.levels, start=1):
+        place = float(np.interp(level, known, np.arange(len(known))))
+        low = min(int(place), max(len(known) - 2, 0))
+        high = min(low + 1, len(known) - 1)
+        skip[empirical[known[low]], output] += 1 - (place - low)
+        skip[empirical[known[high]], output] += place - low
+        skip[names.index(_BASE), output] -= 1
+    return skip
+
+
+#: The base profile among the features of `day_profiles`.
+_BASE = "mean_day_type_28d"
+
+#: Feature to the level of which it is the empirical quantile.
+_EMPIRICAL = {"slot_q10_28d": 0.1, "median_28d": 0.5, "slot_q90_28d": 0.9}
 
 
 class ContextLearner(GradientLearner):

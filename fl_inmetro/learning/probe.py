@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from fl_inmetro.learning.chunk import BatchReader, ChunkParameters, StepPlan, gradients_of, slopes
 from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.lift import Lifted
-from fl_inmetro.learning.losses import penalty
 from fl_inmetro.learning.rows import Rows
 from fl_inmetro.learning.update import Arrays, Layout
 from fl_inmetro.learning.work import StepError, Watch
@@ -72,7 +71,7 @@ def probe_chunk(
     Raises:
         StepError: In debug mode, the first step and client whose loss was not finite.
     """
-    device, kind = rows.x.device, learner.settings.loss
+    device, head = rows.x.device, learner.head
     clients = len(rows.count)
     plan = StepPlan(rows, learner.settings.batch_size, np.ones(clients, np.int64), client_seeds)
     held = ChunkParameters(lifted, state, private, layout, plan.order, device)
@@ -92,8 +91,8 @@ def probe_chunk(
             lifted.bind(leaves)
             x, residual, mask = read(*plan.batch(step, active))
             with torch.set_grad_enabled(gradients):
-                error = lifted(x) - residual
-            losses = (penalty(kind, error.detach()) * mask).view(active, -1).sum(1)
+                raw = lifted(x)
+            losses = (head.penalty(raw.detach(), residual) * mask).view(active, -1).sum(1)
             points = mask.view(active, -1).sum(1)
             if debug and not torch.isfinite(losses).all():
                 bad = int((~torch.isfinite(losses)).nonzero()[0])
@@ -103,8 +102,8 @@ def probe_chunk(
             point_sum[:active] += points
             if not gradients:
                 continue
-            pull, _ = slopes(kind, error, mask, active)
-            own = gradients_of(error, pull, [leaves[k] for k in wanted])
+            pull, _ = slopes(head, raw, residual, mask, active)
+            own = gradients_of(raw, pull, [leaves[k] for k in wanted])
             found = torch.cat([g.reshape(active, -1) for g in own], dim=1).double()
             away = found - mean[:active]
             share = points / point_sum[:active]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.learning.work import CONTROL, LocalWork
+from fl_inmetro.metrics import Forecast
 from fl_inmetro.models.design import Design
 
 Arrays = dict[str, NDArray[Any]]
@@ -262,5 +263,5 @@ class Learner(Protocol):
     def finish(self, state: Arrays, merged: Arrays) -> Arrays:
         """Return the state after a closed-form round, from the merged sums."""
 
-    def forecast_kwh(self, state: Arrays, design: Design) -> Floats:
-        """Forecast; shape (N, H), kWh, NaN where the past is too short."""
+    def forecast(self, state: Arrays, design: Design) -> Forecast:
+        """Forecast N windows; NaN where the past is too short."""

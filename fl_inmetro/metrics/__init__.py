@@ -1,6 +1,11 @@
 """Scores with units, as sums that merge."""
 
-from fl_inmetro.metrics.forecast import Forecast, joined_forecasts
+from fl_inmetro.metrics.forecast import (
+    Forecast,
+    joined_forecasts,
+    level_of_column,
+    quantile_column,
+)
 from fl_inmetro.metrics.sums import (
     SUM_NAMES,
     ErrorSums,
@@ -16,7 +21,9 @@ __all__ = [
     "Forecast",
     "client_scores",
     "joined_forecasts",
+    "level_of_column",
     "naive_scale",
+    "quantile_column",
     "score_fleet",
     "share_better",
 ]

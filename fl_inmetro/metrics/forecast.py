@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+_QUANTILE = re.compile(r"q(\d+(?:_\d+)?)")
 
 #: Two levels closer than this are the same.
 _SAME = 1e-9
@@ -78,3 +81,25 @@ def joined_forecasts(parts: Sequence[Forecast]) -> Forecast:
     mean = np.concatenate([part.mean_kwh for part in parts])
     quantiles = [part.quantiles_kwh for part in parts if part.quantiles_kwh is not None]
     return Forecast(mean, parts[0].levels, np.concatenate(quantiles) if quantiles else None)
+
+
+def quantile_column(level: float) -> str:
+    """Return the column of a quantile in a table of forecasts: `q10`, `q2_5` for 2.5 %.
+
+    >>> quantile_column(0.9), quantile_column(0.025)
+    ('q90', 'q2_5')
+    """
+    return "q" + f"{100 * level:.6g}".replace(".", "_")
+
+
+def level_of_column(name: str) -> float | None:
+    """Return the level of a quantile's column; None for a column of something else.
+
+    >>> level_of_column("q2_5"), level_of_column("mean")
+    (0.025, None)
+    """
+    found = _QUANTILE.fullmatch(name)
+    if not found:
+        return None
+    level = float(found[1].replace("_", ".")) / 100
+    return level if 0 < level < 1 else None

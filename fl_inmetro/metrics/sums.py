@@ -12,6 +12,8 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_inmetro.metrics.forecast import Forecast
+
 Floats = NDArray[np.float64]
 
 
@@ -43,7 +45,7 @@ class ErrorSums:
 
     @classmethod
     def of(
-        cls, forecast_kwh: Floats, target_kwh: Floats, load: ErrorSums | None = None
+        cls, forecast_kwh: Floats | Forecast, target_kwh: Floats, load: ErrorSums | None = None
     ) -> ErrorSums:
         """Sum the errors of forecasts against targets; NaN on either side is not scored.
 
@@ -52,6 +54,8 @@ class ErrorSums:
         >>> ErrorSums.of(np.array([2.0, np.nan]), np.array([1.0, 3.0])).abs_kwh
         1.0
         """
+        if isinstance(forecast_kwh, Forecast):
+            forecast_kwh = forecast_kwh.point_kwh
         known = np.isfinite(target_kwh)
         scored = known & np.isfinite(forecast_kwh)
         y = target_kwh[scored]
@@ -71,7 +75,7 @@ class ErrorSums:
     @classmethod
     def of_segments(
         cls,
-        forecast_kwh: Floats,
+        forecast_kwh: Floats | Forecast,
         target_kwh: Floats,
         count: NDArray[np.int64],
         loads: Sequence[ErrorSums | None],
@@ -80,6 +84,8 @@ class ErrorSums:
 
         Shapes: both (N, H); `count` (S,) windows in each segment, adding up to N.
         """
+        if isinstance(forecast_kwh, Forecast):
+            forecast_kwh = forecast_kwh.point_kwh
         known = np.isfinite(target_kwh)
         scored = known & np.isfinite(forecast_kwh)
         y = np.where(scored, target_kwh, 0.0)

@@ -50,9 +50,15 @@ class Design:
         return int(np.count_nonzero(self.known))
 
     def to_kwh(self, correction: NDArray[np.floating]) -> Floats:
-        """Turn the correction f(x), shape (N, H), into a forecast in kWh, cut at the floor."""
-        forecast = (self.base.astype(np.float64) + correction) * self.scale_kwh[:, None]
-        result: Floats = np.maximum(forecast, self.floor_kwh[:, None])
+        """Turn the correction f(x) into a forecast in kWh, cut at the floor.
+
+        Shapes: (N, H), or (N, H, Q) for Q quantiles of each step; so is the result.
+        """
+        base, scale_kwh = self.base.astype(np.float64), self.scale_kwh[:, None]
+        floor_kwh = self.floor_kwh[:, None]
+        if correction.ndim == 3:
+            base, scale_kwh, floor_kwh = base[..., None], scale_kwh[..., None], floor_kwh[..., None]
+        result: Floats = np.maximum((base + correction) * scale_kwh, floor_kwh)
         return result
 
     def trainable(self) -> Design:

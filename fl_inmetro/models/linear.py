@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fl_inmetro.models.design import CLIP
@@ -13,28 +15,43 @@ from fl_inmetro.models.design import CLIP
 class RowMlp(nn.Module):
     """A perceptron applied to each forecast step's row; weights shared over steps.
 
-    Shapes: x (N, H, F) → (N, H).
+    Shapes: x (N, H, F) → (N, H), or (N, H, R) with R > 1 outputs. Without hidden layers it is
+    linear. With `skip`, (F, R), output r is what the layers give plus x · skip[:, r]: they correct
+    a first guess that stands among the features, such as an empirical quantile of the client's own.
     """
 
     x_mean: Tensor
     x_std: Tensor
+    skip: Tensor | None
 
-    def __init__(self, features: int, hidden: Sequence[int]) -> None:
+    def __init__(
+        self,
+        features: int,
+        hidden: Sequence[int],
+        outputs: int = 1,
+        skip: NDArray[np.float32] | None = None,
+    ) -> None:
         super().__init__()
+        self.outputs = outputs
         layers: list[nn.Module] = []
         width = features
         for size in hidden:
             layers += [nn.Linear(width, size), nn.ReLU()]
             width = size
-        self.layers = nn.Sequential(*layers, nn.Linear(width, 1))
+        self.layers = nn.Sequential(*layers, nn.Linear(width, outputs))
         self.register_buffer("x_mean", torch.zeros(features))
         self.register_buffer("x_std", torch.ones(features))
+        # It follows from the settings, so it is no part of the state that travels.
+        guess = None if skip is None else torch.from_numpy(skip)
+        self.register_buffer("skip", guess, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the correction; x holds raw features."""
         standard = ((x - self.x_mean) / self.x_std).clamp(-CLIP, CLIP)
-        result: Tensor = self.layers(standard).squeeze(-1)
-        return result
+        result: Tensor = self.layers(standard)
+        if self.skip is not None:
+            result = result + x @ self.skip
+        return result.squeeze(-1) if self.outputs == 1 else result
 
 
 class NLinear(nn.Module):

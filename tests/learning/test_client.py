@@ -49,7 +49,7 @@ def test_evaluation_is_the_error_of_the_forecast_on_that_split(members, name, sp
     state = made.initial(enrolment.sums, 0, enrolment.x_shape, enrolment.horizon)
     (sums,) = worker.evaluate(state, split).values()
     (windows,) = getattr(members[0], split)
-    forecast = made.forecast_kwh(state, made.design(windows, targets=False))
+    forecast = made.forecast(state, made.design(windows, targets=False)).mean_kwh
     error = (forecast - windows.target_kwh())[np.isfinite(windows.target_kwh())]
     assert sums.n == error.size
     assert sums.abs_kwh == pytest.approx(np.abs(error).sum())

@@ -261,9 +261,9 @@ def test_forecasting_in_batches_changes_nothing(members, monkeypatch):
         (worker, *_), state = started(learner, members)
         state = merged(DeltaMerge(), state, [worker.train(state, LocalWork(), 0, 1)[0]])
         design = learner.design(members[0].train[0], targets=False)
-        whole = learner.forecast_kwh(state, design)
+        whole = learner.forecast(state, design).mean_kwh
         monkeypatch.setattr(gradient, "FORECAST_BATCH", 7)
-        np.testing.assert_allclose(learner.forecast_kwh(state, design), whole, rtol=1e-6)
+        np.testing.assert_allclose(learner.forecast(state, design).mean_kwh, whole, rtol=1e-6)
         monkeypatch.undo()
 
 

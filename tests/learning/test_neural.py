@@ -61,7 +61,7 @@ def test_the_first_forecast_is_the_day_type_profile(name):
     one = made(name)
     design = one.design(part)
     np.testing.assert_array_equal(design.base, row_design(part, ()).base)
-    forecast = one.forecast_kwh(first_state(one, design), design)
+    forecast = one.forecast(first_state(one, design), design).mean_kwh
     np.testing.assert_allclose(forecast, design.base * design.scale_kwh[:, None], rtol=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_a_window_mlp_may_have_no_hidden_layer():
         "head.weight": (5, 30),
         "head.bias": (5,),
     }
-    assert one.forecast_kwh(state, design).shape == (1, 5)
+    assert one.forecast(state, design).mean_kwh.shape == (1, 5)
 
 
 # ---------------------------------------------------------------------------- how they train
@@ -131,7 +131,7 @@ def test_each_learns_what_only_the_context_tells(name):
     for round_ in range(4):
         delta, _ = one.update(state, design, LocalWork(10), round_)
         state = {key: state[key] + delta[key] for key in state}
-    error = np.abs(one.forecast_kwh(state, design) - part.target_kwh()).mean()
+    error = np.abs(one.forecast(state, design).mean_kwh - part.target_kwh()).mean()
     assert error < 0.3 * base
 
 

@@ -111,7 +111,7 @@ def test_it_is_autograd_on_all_windows(engine, model, loss):
 
 def forward_loss(made, state, one: Design, loss: str) -> float:
     """The mean penalty of a forecast, point by point."""
-    forecast = made.forecast_kwh(state, replace(one, floor_kwh=np.full(len(one.x), -np.inf)))
+    forecast = made.forecast(state, replace(one, floor_kwh=np.full(len(one.x), -np.inf))).mean_kwh
     error = (forecast / one.scale_kwh[:, None] - one.base - one.residual)[one.known > 0]
     if loss == "mae":
         return float(np.abs(error).mean())

@@ -180,7 +180,7 @@ class BackdoorTest:
             usual = design.to_kwh(np.zeros_like(design.base))
             goal = design.to_kwh((self._goal - 1.0) * design.base)
             with np.errstate(invalid="ignore", over="ignore"):
-                distance = np.abs(self._learner.forecast_kwh(state, design) - goal)
+                distance = np.abs(self._learner.forecast(state, design).point_kwh - goal)
             known = np.isfinite(usual)
             if known.any() and usual[known].sum() > 0:
                 found.append(float(distance[known].sum() / usual[known].sum()))
