@@ -91,6 +91,31 @@ def test_the_cohort_is_the_loop(case):
         assert one == pytest.approx(other, rel=1e-3)
 
 
+@pytest.mark.parametrize("loss", ["quantile", "student-t"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_cohort_is_the_loop_with_other_heads(optimizer, loss):
+    """A network of several numbers per step: four for three quantiles and a mean."""
+    settings = {**OPTIMIZERS[optimizer], "loss": loss, "batch_size": 7}
+    tables = {
+        "federation": {"num_server_rounds": 4, "fraction_fit": 0.6, "local_epochs": 2},
+        "strategy": {"mu": 0.3},
+        "execution": {"chunk": 3, "workers": 2},
+    }
+    asked = config("mlp", settings, **tables)
+    (loop, loop_events, _), (cohort, cohort_events, _) = (
+        federated(engine, asked, clients()) for engine in ("loop", "cohort")
+    )
+    assert apart(cohort.state, loop.state) < 1e-5
+    start = first_state(asked)
+    moved = {name: value - start[name] for name, value in loop.state.items()}
+    assert np.linalg.norm(flat(moved)) > 1e-3 * np.linalg.norm(flat(start))
+    for one, other in zip(replies(cohort_events), replies(loop_events), strict=True):
+        assert one == pytest.approx(other, rel=1e-3)
+    assert cohort.sums.keys() == loop.sums.keys()
+    for name, sums in loop.sums.items():
+        assert cohort.sums[name].abs_kwh == pytest.approx(sums.abs_kwh, rel=1e-4)
+
+
 def first_state(asked: RunConfig) -> Arrays:
     made = learner_for(asked.model, asked.models)
     return enrol(LoopGrid([ClientWorker(one, made) for one in clients()]), made, asked.seed, 60)[1]
