@@ -6,16 +6,17 @@ from fl_inmetro.metrics.forecast import (
     level_of_column,
     quantile_column,
 )
-from fl_inmetro.metrics.sums import (
-    SUM_NAMES,
-    ErrorSums,
+from fl_inmetro.metrics.scores import (
+    QUANTILE_SCORES,
     client_scores,
-    naive_scale,
     score_fleet,
     share_better,
+    share_harmed,
 )
+from fl_inmetro.metrics.sums import SUM_NAMES, ErrorSums, naive_scale
 
 __all__ = [
+    "QUANTILE_SCORES",
     "SUM_NAMES",
     "ErrorSums",
     "Forecast",
@@ -26,4 +27,5 @@ __all__ = [
     "quantile_column",
     "score_fleet",
     "share_better",
+    "share_harmed",
 ]

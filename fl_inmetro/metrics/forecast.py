@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 _QUANTILE = re.compile(r"q(\d+(?:_\d+)?)")
 
 #: Two levels closer than this are the same.
-_SAME = 1e-9
+SAME_LEVEL = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Forecast:
     def at(self, level: float) -> Floats | None:
         """Return the quantile of a level, shape (N, H); None where it is not among the levels."""
         for k, own in enumerate(self.levels):
-            if self.quantiles_kwh is not None and abs(own - level) < _SAME:
+            if self.quantiles_kwh is not None and abs(own - level) < SAME_LEVEL:
                 column: Floats = self.quantiles_kwh[..., k]
                 return column
         return None

@@ -16,7 +16,9 @@ from fl_inmetro.metrics import (
     naive_scale,
     score_fleet,
     share_better,
+    share_harmed,
 )
+from fl_inmetro.metrics.sums import COUNTS
 
 NAN = float("nan")
 LOADS = st.floats(0, 1e4)
@@ -87,12 +89,12 @@ def test_nothing_scored_gives_nan_and_not_an_error():
 SUMS = st.builds(
     lambda numbers, counts: ErrorSums(
         **{
-            n: counts.pop() if n.startswith("n") and n != "naive_abs_kwh" else numbers.pop()
+            n: counts.pop() if n in COUNTS else numbers.pop()
             for n in SUM_NAMES
         }
     ),
-    st.lists(st.floats(-1e6, 1e6), min_size=6, max_size=6),
-    st.lists(st.integers(0, 10**6), min_size=3, max_size=3),
+    st.lists(st.floats(-1e6, 1e6), min_size=10, max_size=10),
+    st.lists(st.integers(0, 10**6), min_size=5, max_size=5),
 )
 
 
@@ -204,3 +206,12 @@ def test_segments_by_hand():
     assert (first.n, first.abs_kwh, first.sq_kwh2, first.err_kwh, first.y_kwh) == (2, 3, 5, -1, 4)
     assert empty == ErrorSums()
     assert (last.n, last.abs_kwh, last.n_load, last.load_kwh) == (1, 3, 1, 1)
+
+
+def test_share_harmed_counts_losses_beyond_the_margin():
+    # MAE 1.005, 1.02, 0.5 against 1, 1, 1: only b loses more than 1 %; at a margin of 0, a too.
+    ours = {"a": client(1.005, 9), "b": client(1.02, 9), "c": client(0.5, 9), "d": client(9, 9)}
+    theirs = {name: client(1, 9) for name in "abc"}
+    assert share_harmed(ours, theirs) == pytest.approx(1 / 3)
+    assert share_harmed(ours, theirs, margin=0) == pytest.approx(2 / 3)
+    assert math.isnan(share_harmed(ours, {}))
