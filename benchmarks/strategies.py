@@ -32,13 +32,18 @@ from engine_rows.machine import machine, versions  # noqa: E402
 from fl_inmetro import events  # noqa: E402
 from fl_inmetro.config import RunConfig, check  # noqa: E402
 from fl_inmetro.config.strategy import STRATEGY_NAMES  # noqa: E402
-from fl_inmetro.experiment import settings_of  # noqa: E402
 from fl_inmetro.federation.cohort_grid import CohortGrid  # noqa: E402
 from fl_inmetro.federation.training import Outcome, train_group  # noqa: E402
 from fl_inmetro.learning.client import ClientWorker  # noqa: E402
 from fl_inmetro.learning.table import learner as learner_for  # noqa: E402
 from fl_inmetro.metrics import score_fleet  # noqa: E402
-from fl_inmetro.plan import Job, Prepared, groups_of, prepare  # noqa: E402
+from fl_inmetro.plan import (  # noqa: E402
+    Job,
+    Prepared,
+    groups_of,
+    prepare,
+    settings_of,
+)
 
 RESULT = HERE / "results" / "strategies.json"
 

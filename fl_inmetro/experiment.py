@@ -8,32 +8,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 from flwr.serverapp import Grid
 
 from fl_inmetro import events
-from fl_inmetro.config.diagnostics import Diagnostics
-from fl_inmetro.config.models import Gradient
-from fl_inmetro.config.schema import RunConfig
-from fl_inmetro.config.strategy import Gate, Selection, Strategy
-from fl_inmetro.config.virtual_time import VirtualTime
+from fl_inmetro.config.schema import ENSEMBLE, RunConfig
 from fl_inmetro.data.forecast_table import observed_rows
 from fl_inmetro.data.windows import Windows
+from fl_inmetro.derived import Done, Dones, derive
 from fl_inmetro.errors import FederationError
 from fl_inmetro.federation.cohort_grid import CohortGrid
-from fl_inmetro.federation.grids import LoopGrid
+from fl_inmetro.federation.grids import Interrupted, LoopGrid
 from fl_inmetro.federation.training import Outcome, train_group
 from fl_inmetro.learning.client import ClientData, ClientWorker, added_up, past_scale
 from fl_inmetro.learning.table import learner as learner_for
-from fl_inmetro.learning.update import Floats
+from fl_inmetro.learning.update import Arrays, Floats
 from fl_inmetro.metrics import ErrorSums, Forecast, client_scores, score_fleet, share_better
 from fl_inmetro.models.baselines import BASELINES as FORECASTS
-from fl_inmetro.plan import Job, Prepared, baselines_of, groups_of, jobs_of
+from fl_inmetro.plan import Job, Prepared, baselines_of, groups_of, jobs_of, settings_of
 from fl_inmetro.runs.forecasts import save_forecasts
 from fl_inmetro.runs.layout import FORECASTS as FORECAST_FILE
 from fl_inmetro.runs.recorder import Recorder
+
+#: A client whose own model is better by more than this share is harmed by the other one.
+HARM = 0.01
 
 #: Client to its error sums.
 FleetSums = Mapping[str, ErrorSums]
@@ -64,27 +63,22 @@ def execute(
         sums = _score_baseline(name, prepared.clients, rows)
         seconds = time.perf_counter() - started
         emit(_scored(name, "baseline", sums, {}, n_bytes=0, seconds=seconds))
-    local: dict[str, FleetSums] = {}
+    done: dict[Job, Done] = {}
     for job in jobs_of(config, kind):
-        done = _run_job(job, config, prepared, recorder, emit, should_stop, rows, grid, debug=debug)
-        if job.training == "local":
-            local[job.model] = done.sums
-        _note_unscored(job, done.sums, prepared, emit)
-        cost = {"n_bytes": _bytes_moved(job, done.n_bytes, prepared), "seconds": done.seconds}
+        make = _derive if job.is_derived else _run_job
+        own = make(job, config, prepared, recorder, emit, should_stop, done, grid, debug=debug)
+        done[job] = own
+        labels = {"model": job.model, "training": job.training}
+        for client_id, client in prepared.clients.items():
+            for windows, forecast in zip(client.test, own.test.get(client_id, ()), strict=False):
+                rows.append(_forecast_rows(windows, forecast, labels))
+        _note_unscored(job, own.sums, prepared, emit)
+        cost = {"n_bytes": _bytes_moved(job, own.n_bytes, prepared), "seconds": own.seconds}
         if config.virtual_time.enabled:
-            cost["simulated_s"] = done.simulated_s
-        emit(_scored(job.model, job.training, done.sums, local, **cost))
+            cost["simulated_s"] = own.simulated_s
+        alone = done.get(Job(job.model, "local"))
+        emit(_scored(job.model, job.training, own.sums, alone.sums if alone else {}, **cost))
     save_forecasts(rows, recorder.path / FORECAST_FILE, {"fl_inmetro.run": recorder.path.name})
-
-
-@dataclass
-class _Done:
-    """What a job's federations have come to, so far."""
-
-    sums: dict[str, ErrorSums]
-    n_bytes: int = 0
-    seconds: float = 0.0
-    simulated_s: float = 0.0
 
 
 def _run_job(
@@ -94,11 +88,13 @@ def _run_job(
     recorder: Recorder,
     emit: events.Emit,
     should_stop: Callable[[], bool],
-    rows: list[pa.Table],
+    before: Dones,
     nodes: Grid | None,
     *,
     debug: bool,
-) -> _Done:
+) -> Done:
+    """Train the federations of a job."""
+    del before  # what is trained depends on nothing that was
     learner = learner_for(job.model, settings_of(job, config).models)
     groups = groups_of(job, list(prepared.clients.values()))
     rounds = 1 if learner.closed_form else config.federation.num_server_rounds
@@ -107,7 +103,7 @@ def _run_job(
             job.model, job.training, len(prepared.clients), len(groups), rounds, recorder.resumed
         )
     )
-    done = _Done({})
+    done = Done()
     for group, members in groups:
         workers = [ClientWorker(client, learner) for client in members]
         grid = nodes or _grid(config, workers, should_stop, debug=debug)
@@ -138,13 +134,59 @@ def _run_job(
         done.n_bytes += outcome.n_bytes
         done.seconds += outcome.seconds
         done.simulated_s += outcome.simulated_s
-        labels = {"model": job.model, "training": job.training}
         for place, worker in enumerate(workers):
             private = grid.best_private(place) if isinstance(grid, LoopGrid) else {}
-            for windows, forecast in worker.test_forecasts(outcome.state | private):
-                rows.append(_forecast_rows(windows, forecast, labels))
-            worker.release("test")
+            _forecast_splits(done, worker, outcome.state | private, job)
     return done
+
+
+def _forecast_splits(done: Done, worker: ClientWorker, state: Arrays, job: Job) -> None:
+    """Forecast the validation and test windows of a client, as those that hold them."""
+    validation = worker.validation_forecasts(state)
+    test = [forecast for _, forecast in worker.test_forecasts(state)]
+    for split in ("validation", "test"):
+        worker.release(split)
+    if job.training != "centralised":
+        name = worker.client_id
+        done.states[name] = state
+        done.validation[name], done.test[name] = tuple(validation), tuple(test)
+        return
+    # The pooled client holds the windows of all, one after the other.
+    for split, forecasts in (("validation", validation), ("test", test)):
+        for windows, forecast in zip(worker.windows(split), forecasts, strict=True):
+            kept = getattr(done, split)
+            kept[windows.scored_as] = (*kept.get(windows.scored_as, ()), forecast)
+
+
+def _derive(
+    job: Job,
+    config: RunConfig,
+    prepared: Prepared,
+    recorder: Recorder,
+    emit: events.Emit,
+    should_stop: Callable[[], bool],
+    done: Dones,
+    nodes: Grid | None,
+    *,
+    debug: bool,
+) -> Done:
+    """Make an ensemble, or personalise: nothing is sent."""
+    del nodes, debug
+    started = time.perf_counter()
+    clients = prepared.clients.values()
+    emit(events.RunStarted(job.model, job.training, len(clients), 0, 1, recorder.resumed))
+    name = config.ensemble.members[0] if job.model == ENSEMBLE else job.model
+    learner = learner_for(name, settings_of(Job(name, "federated"), config).models)
+    workers = [ClientWorker(client, learner) for client in clients]
+
+    def check() -> None:
+        if should_stop():
+            raise Interrupted
+
+    result, blend = derive(job, config, workers, done, check)
+    recorder.save_state(job.blend_key, *blend.packed())
+    result.seconds += time.perf_counter() - started
+    return result
 
 
 def _most_points(job: Job, prepared: Prepared) -> int | None:
@@ -170,41 +212,6 @@ def _grid(
     if config.engine == "loop":
         return LoopGrid(workers, should_stop, debug=debug)
     return CohortGrid(workers, config.execution, should_stop, debug=debug)
-
-
-def settings_of(job: Job, config: RunConfig) -> RunConfig:
-    """Return the settings of a job's federations.
-
-    Those of one client cannot ask for a quorum, send nothing anywhere, and keep nothing from each
-    other.
-    """
-    if job.training == "federated":
-        return _with_clients_rate(job, config)
-    alone = config.federation.model_copy(update={"min_clients": 1})
-    here = VirtualTime()  # nothing is sent anywhere
-    # One client merges with nobody: plain FedAvg is its training as it is.
-    plain = {
-        "strategy": Strategy(),
-        "selection": Selection(),
-        "gate": Gate(),
-        "diagnostics": Diagnostics(),
-    }
-    own = getattr(config.models, job.model)
-    if getattr(own, "private", ()):
-        own = own.model_copy(update={"private": ()})
-    models = config.models.model_copy(update={job.model: own})
-    return config.model_copy(
-        update={"federation": alone, "virtual_time": here, "models": models, **plain}
-    )
-
-
-def _with_clients_rate(job: Job, config: RunConfig) -> RunConfig:
-    """Return the settings with `[strategy] eta_l` as the model's own learning rate."""
-    own, eta_l = getattr(config.models, job.model), config.strategy.eta_l
-    if eta_l is None or not isinstance(own, Gradient):
-        return config
-    models = config.models.model_copy(update={job.model: own.model_copy(update={"eta_l": eta_l})})
-    return config.model_copy(update={"models": models})
 
 
 def _bytes_moved(job: Job, n_bytes: int, prepared: Prepared) -> int:
@@ -246,14 +253,15 @@ def _scored(
     model: str,
     training: str,
     sums: FleetSums,
-    local: Mapping[str, FleetSums],
+    local: FleetSums,
     *,
     n_bytes: float,
     **seconds: float,
 ) -> events.ModelScored:
     scores = {**score_fleet(sums), "bytes": float(n_bytes), **seconds}
-    if training in ("federated", "centralised") and model in local:
-        scores["better_than_local"] = share_better(sums, local[model])
+    if training != "local" and local:
+        scores["better_than_local"] = share_better(sums, local)
+        scores["harmed"] = share_better(local, sums, HARM)
     return events.ModelScored(
         model, training, scores, {name: client_scores(s) for name, s in sums.items() if s.n}
     )

@@ -16,23 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fl_inmetro.config.schema import LEARNERS
 from fl_inmetro.data.calendar import issue_times_utc_s, steps_per_week
 from fl_inmetro.data.forecast_table import INSTANT, forecast_rows
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.windows import horizon_steps, windows_at
 from fl_inmetro.errors import DataError, Fault, RunError
-from fl_inmetro.federation.training import best_private, best_state
-from fl_inmetro.learning.table import learner as learner_for
-from fl_inmetro.learning.update import Arrays, Learner
-from fl_inmetro.metrics import ErrorSums, naive_scale, score_fleet
-from fl_inmetro.plan import Job
+from fl_inmetro.metrics import ErrorSums, Forecast, level_of_column, naive_scale, score_fleet
 from fl_inmetro.runs.record import RunRecord
-from fl_inmetro.runs.weights import load as load_weights
+from fl_inmetro.trained import Model
 from fl_inmetro.units import HOUR_S, iso_utc
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 #: Why a client is left out.
 _NO_MODEL = "FL212 it has no model of its own in this local-only run"
@@ -40,74 +34,8 @@ _NO_PAST = "FL206 no day of readings in the four weeks before any issue time"
 
 REQUIRED = ("client_id", "issue_time_utc", "target_time_utc", "mean")
 
-
-@dataclass(frozen=True, eq=False)
-class TrainedModel:
-    """The models of one job of a run.
-
-    Attributes:
-        job: The learner and how it was trained.
-        learner: The learner with its settings.
-        shared: The model for any client; None for local-only training.
-        own: Client to its own model (local-only training).
-        private: Client to the parameters that stayed with it.
-    """
-
-    job: Job
-    learner: Learner
-    shared: Arrays | None
-    own: Mapping[str, Arrays]
-    private: Mapping[str, Arrays]
-
-    def state_for(self, client_id: str) -> Arrays | None:
-        """Return the model for a client, or None where there is none."""
-        state = self.shared if self.shared is not None else self.own.get(client_id)
-        return None if state is None else state | self.private.get(client_id, {})
-
-
-def trained_model(
-    record: RunRecord, model: str | None = None, training: str | None = None
-) -> TrainedModel:
-    """Return a run's model: the one named, else the federated one with the lowest test nMAE.
-
-    Raises:
-        RunError: FL707, the run has no such finished model.
-    """
-    scored = [row for row in record.scores() if row["model"] in LEARNERS]
-    fitting = [
-        row
-        for row in scored
-        if (model is None or row["model"] == model)
-        and (training is None or row["training"] == training)
-    ]
-    if not fitting:
-        have = ", ".join(f"{row['model']} ({row['training']})" for row in scored) or "none yet"
-        raise RunError(
-            Fault(
-                "FL707",
-                f"run `{record.id}` has no finished model that fits the question",
-                f"model {model or 'any'}, training {training or 'any'}; finished: {have}",
-                "choose one with --model and --training, or finish the run with --resume",
-            )
-        )
-    # What a federation gives to a new client is its shared model, so that is preferred.
-    order = {"federated": 0, "centralised": 1, "local": 2}
-    best = min(fitting, key=lambda row: (order[row["training"]], row["nmae"]))
-    job = Job(best["model"], best["training"])
-    learner = learner_for(job.model, record.config.models)
-    # A client whose own training failed has a group and no finished round.
-    kept = {
-        row["name"]: load_weights(record.path, job.group_key(int(row["group"])))
-        for row in record.federations(model=job.model, training=job.training)
-        if row["best_round"] is not None
-    }
-    states = {name: best_state(arrays, record.id) for name, arrays in kept.items()}
-    private: dict[str, Arrays] = {}
-    for arrays in kept.values():
-        private |= best_private(arrays)
-    if job.training == "local":
-        return TrainedModel(job, learner, None, states, private)
-    return TrainedModel(job, learner, next(iter(states.values())), {}, private)
+#: A quantile this much below a lower one's is rounding.
+_CROSSING_KWH = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +59,7 @@ class Forecasts:
 
 
 def forecast(
-    record: RunRecord, trained: TrainedModel, data: FederatedData, first: date, last: date
+    record: RunRecord, trained: Model, data: FederatedData, first: date, last: date
 ) -> Forecasts:
     """Forecast every client of `data`, issued on each day from `first` to `last`.
 
@@ -152,13 +80,11 @@ def forecast(
     incomplete: dict[str, int] = {}
     stale_h: dict[str, int] = {}
     for name, series in data.items():
-        state = trained.state_for(name)
-        if state is None:
+        windows = windows_at(series, issues, horizon, window["timezone"], known=False)
+        forecast = trained.forecast(name, windows)
+        if forecast is None:
             skipped[name] = _NO_MODEL
             continue
-        windows = windows_at(series, issues, horizon, window["timezone"], known=False)
-        design = trained.learner.design(windows, targets=False)
-        forecast = trained.learner.forecast(state, design)
         made = np.isfinite(forecast.mean_kwh).any(axis=1)
         if not made.any():
             skipped[name] = _NO_PAST
@@ -216,7 +142,7 @@ def score_file(path: Path, data: FederatedData) -> tuple[dict[str, float], dict[
     clients = np.asarray(table["client_id"].to_pylist(), dtype=object)
     issue = table["issue_time_utc"].to_numpy()
     target = table["target_time_utc"].to_numpy()
-    mean = table["mean"].to_numpy()
+    forecast = _forecast_of(path, table)
     late = np.flatnonzero(target < issue)
     if late.size:
         row = int(late[0])
@@ -238,7 +164,8 @@ def score_file(path: Path, data: FederatedData) -> tuple[dict[str, float], dict[
         # A client without readings keeps its place, with nothing scored.
         sums[str(name)] = ErrorSums()
         if series is not None:
-            sums[str(name)] = _score_client(series, issue[rows], target[rows], mean[rows])
+            own = forecast.take(rows)
+            sums[str(name)] = _score_client(series, issue[rows], target[rows], own)
     if not any(s.n for s in sums.values()):
         raise RunError(
             Fault(
@@ -256,14 +183,40 @@ def _score_client(
     series: ClientSeries,
     issue: Ints,
     target: Ints,
-    mean: Floats,
+    forecast: Forecast,
 ) -> ErrorSums:
     index, rest = np.divmod(target - series.start_utc_s, series.resolution_s)
     inside = (rest == 0) & (index >= 0) & (index < len(series))
     observed = np.where(inside, series.energy_kwh[np.where(inside, index, 0)], np.nan)
     first = int(np.clip((issue.min() - series.start_utc_s) // series.resolution_s, 0, len(series)))
     scale = naive_scale(series.energy_kwh[:first], steps_per_week(series.resolution_s))
-    return ErrorSums.of(mean, observed, scale)
+    return ErrorSums.of(forecast, observed, scale)
+
+
+def _forecast_of(path: Path, table: pa.Table) -> Forecast:
+    """Return the rows' means and quantiles, (R,) and (R, Q)."""
+    columns = {level: name for name in table.column_names if (level := level_of_column(name))}
+    levels = tuple(sorted(columns))
+    mean = table["mean"].to_numpy()
+    if not levels:
+        return Forecast(mean)
+    quantiles = np.stack([table[columns[level]].to_numpy() for level in levels], axis=1)
+    with np.errstate(invalid="ignore"):
+        crossed = np.flatnonzero((np.diff(quantiles, axis=1) < -_CROSSING_KWH).any(axis=1))
+    if crossed.size:
+        raise RunError(
+            Fault(
+                "FL708",
+                f"quantiles cross in {crossed.size} rows: a higher level has a lower energy",
+                f"{path}: row {int(crossed[0])}, "
+                + ", ".join(
+                    f"{columns[level]} {value:g}"
+                    for level, value in zip(levels, quantiles[crossed[0]], strict=True)
+                ),
+                "check that the columns are not exchanged, or sort each row's quantiles",
+            )
+        )
+    return Forecast(mean, levels, np.maximum.accumulate(quantiles, axis=1))
 
 
 def _read_forecasts(path: Path) -> pa.Table:
@@ -292,7 +245,8 @@ def _read_forecasts(path: Path) -> pa.Table:
         )
     faults: list[Fault] = []
     columns: dict[str, pa.ChunkedArray] = {}
-    for name in REQUIRED:
+    quantiles = [name for name in table.column_names if level_of_column(name)]
+    for name in (*REQUIRED, *quantiles):
         try:
             column = _plain(name, table[name])
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -300,7 +254,7 @@ def _read_forecasts(path: Path) -> pa.Table:
             faults.append(_bad_column(path, name, f"cannot be used ({reason})"))
             continue
         # A forecast may be missing (null), but not whose and for when it is.
-        if name != "mean" and column.null_count:
+        if name != "mean" and name not in quantiles and column.null_count:
             faults.append(_bad_column(path, name, f"has {column.null_count} empty values"))
         columns[name] = column
     if faults:
@@ -312,7 +266,7 @@ def _plain(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column as text, epoch seconds (instants without a zone are UTC), or float."""
     if name == "client_id":
         return column.cast(pa.string())
-    if name == "mean":
+    if name == "mean" or level_of_column(name):
         return column.cast(pa.float64())
     naive = pa.types.is_timestamp(column.type) and column.type.tz is None
     return column.cast(pa.timestamp("s") if naive else INSTANT).cast(pa.int64())

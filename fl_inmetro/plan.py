@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fl_inmetro.config.schema import BASELINES, LEARNERS, RunConfig
+from fl_inmetro.config.diagnostics import Diagnostics
+from fl_inmetro.config.models import Gradient
+from fl_inmetro.config.schema import BASELINES, ENSEMBLE, TRAINED, TRAININGS, RunConfig
+from fl_inmetro.config.strategy import Gate, Selection, Strategy
+from fl_inmetro.config.virtual_time import VirtualTime
 from fl_inmetro.data.load import load
 from fl_inmetro.data.partition import Partitioned, partition
 from fl_inmetro.data.series import ClientSeries, FederatedData
@@ -33,6 +37,16 @@ class Job:
 
     model: str
     training: str
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether it is made of models that are trained already, without a federation."""
+        return self.model == ENSEMBLE or self.training == "personalised"
+
+    @property
+    def blend_key(self) -> str:
+        """Return the name of a derived job's weights in the run directory."""
+        return f"{self.model}-{self.training}-blend"
 
     def group_key(self, number: int) -> str:
         """Return the name of a group's weights in the run directory."""
@@ -111,14 +125,21 @@ def prepare(config: RunConfig) -> Prepared:
 
 
 def jobs_of(config: RunConfig, kind: str) -> list[Job]:
-    """Return what a `run` or a `compare` trains, local-only first (others are compared with it)."""
+    """Return what a `run` or a `compare` makes, each after what it is made of.
+
+    Local-only training comes first (others are compared with it), a personalised model after its
+    components, an ensemble after its members.
+    """
     if kind == "run":
-        return [Job(config.model, config.training)]
+        members = config.ensemble.members if config.model == ENSEMBLE else ()
+        models, wanted = (*members, config.model), {config.training}
+        if config.training == "personalised":
+            wanted |= {c for c in config.personalisation.components if c != "tuned"}
+    else:
+        models = tuple(name for name in config.compare.models if name in TRAINED)
+        wanted = set(config.compare.training)
     return [
-        Job(model, training)
-        for model in config.compare.models
-        if model in LEARNERS
-        for training in config.compare.training
+        Job(model, training) for model in models for training in TRAININGS if training in wanted
     ]
 
 
@@ -140,6 +161,43 @@ def groups_of(job: Job, clients: Sequence[ClientData]) -> list[tuple[Group, list
         (Group(job.group_key(k), k, name, checkpointed=job.training != "local"), inside)
         for k, (name, inside) in enumerate(members)
     ]
+
+
+def settings_of(job: Job, config: RunConfig) -> RunConfig:
+    """Return the settings of a job's federations.
+
+    Those of one client cannot ask for a quorum, send nothing anywhere, and keep nothing from each
+    other.
+    """
+    if job.training == "federated":
+        return _with_clients_rate(job, config)
+    alone = config.federation.model_copy(
+        update={"min_clients": 1, "quorum": None, "over_selection": 1.0, "deadline_s": None}
+    )
+    here = VirtualTime()  # nothing is sent anywhere
+    # One client merges with nobody: plain FedAvg is its training as it is.
+    plain = {
+        "strategy": Strategy(),
+        "selection": Selection(),
+        "gate": Gate(),
+        "diagnostics": Diagnostics(),
+    }
+    own = getattr(config.models, job.model)
+    if getattr(own, "private", ()):
+        own = own.model_copy(update={"private": ()})
+    models = config.models.model_copy(update={job.model: own})
+    return config.model_copy(
+        update={"federation": alone, "virtual_time": here, "models": models, **plain}
+    )
+
+
+def _with_clients_rate(job: Job, config: RunConfig) -> RunConfig:
+    """Return the settings with `[strategy] eta_l` as the model's own learning rate."""
+    own, eta_l = getattr(config.models, job.model), config.strategy.eta_l
+    if eta_l is None or not isinstance(own, Gradient):
+        return config
+    models = config.models.model_copy(update={job.model: own.model_copy(update={"eta_l": eta_l})})
+    return config.model_copy(update={"models": models})
 
 
 def _held(dealt: Partitioned) -> dict[str, dict[str, float]]:

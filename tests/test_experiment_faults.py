@@ -8,13 +8,14 @@ import pytest
 
 from fl_inmetro import events, session
 from fl_inmetro.federation.strategies import FederatedStrategy
-from fl_inmetro.forecasting import forecast, trained_model
+from fl_inmetro.forecasting import forecast
 from fl_inmetro.learning.client import ClientWorker
 from fl_inmetro.learning.table import learner
 from fl_inmetro.metrics import score_fleet
 from fl_inmetro.plan import prepare
 from fl_inmetro.runs import weights
 from fl_inmetro.runs.record import RunRecord
+from fl_inmetro.trained import trained_model
 from tests.engines import ENGINES
 from tests.fleets import tiny_config
 
@@ -83,7 +84,7 @@ def test_the_best_round_is_what_is_kept_scored_and_written(
     assert row["nmae"] == pytest.approx(score_fleet(sums)["nmae"], rel=1e-12)
     table = record.forecasts(model="mlp", training="federated")
     assert table is not None
-    expected = np.concatenate([f.ravel() for w in workers for _, f in w.test_forecasts(state)])
+    expected = np.concatenate([f.mean_kwh.ravel() for w in workers for _, f in w.test_forecasts(state)])
     written = table["mean"].to_numpy()
     np.testing.assert_array_equal(np.sort(written), np.sort(expected[np.isfinite(expected)]))
 

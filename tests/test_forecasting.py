@@ -15,8 +15,9 @@ from fl_inmetro.data.forecast_table import write_forecasts
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.simulator import simulate
 from fl_inmetro.errors import DataError, RunError
-from fl_inmetro.forecasting import forecast, score_file, trained_model
+from fl_inmetro.forecasting import forecast, score_file
 from fl_inmetro.runs.record import RunRecord
+from fl_inmetro.trained import trained_model
 from tests.fleets import MONDAY, federated, series, tiny_config
 
 #: The test window of the tiny run: the last seven whole days of 2024-01-01 + 60 days.
@@ -79,7 +80,8 @@ def test_forecasting_the_test_window_and_scoring_it_gives_the_scores_of_the_run(
     scores, per_client = score_file(path, data)
     (expected,) = [r for r in record.scores() if (r["model"], r["training"]) == (model, training)]
     for key, value in scores.items():
-        assert value == pytest.approx(expected[key], rel=1e-9), key
+        kept = np.nan if expected[key] is None else expected[key]
+        assert value == pytest.approx(kept, rel=1e-9, nan_ok=True), key
     rows = {r["client_id"]: r for r in record.client_scores(model, training)}
     for name, sums in per_client.items():
         assert sums.mase == pytest.approx(rows[name]["mase"], rel=1e-9)
@@ -206,6 +208,24 @@ def test_scores_of_a_file_by_hand(tmp_path):
     assert scores["nmae"] == pytest.approx(0.375)
     assert scores["bias"] == pytest.approx(-0.125)
     assert scores["points"] == 2
+
+
+def test_absolute_errors_are_the_medians_and_squared_ones_the_means(tmp_path):
+    columns = rows(q90=[4.0, 3.0], q50=[2.0, 1.5], q10=[1.0, None])
+    scores, sums = score_file(written(tmp_path / "f.parquet", columns), federated([ONE]))
+    # |2 − 2| + |1.5 − 2|, beside (2.5 − 2)² + (1 − 2)².
+    assert sums["a"].abs_kwh == 0.5
+    assert sums["a"].sq_kwh2 == 1.25
+    assert scores["mae_kwh"] == 0.25
+
+
+def test_crossing_quantiles_are_fl708(tmp_path):
+    path = written(tmp_path / "f.parquet", rows(q10=[1.0, 2.0], q90=[3.0, 1.5]))
+    with pytest.raises(RunError) as caught:
+        score_file(path, federated([ONE]))
+    (fault,) = caught.value.faults
+    assert fault.code == "FL708"
+    assert "row 1" in fault.where
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

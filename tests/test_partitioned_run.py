@@ -9,7 +9,7 @@ import pytest
 from fl_inmetro import events, session
 from fl_inmetro.config import RunConfig
 from fl_inmetro.federation.grids import Interrupted
-from fl_inmetro.forecasting import forecast, score_file, trained_model
+from fl_inmetro.forecasting import forecast, score_file
 from fl_inmetro.i18n import text
 from fl_inmetro.metrics import ErrorSums
 from fl_inmetro.plan import prepare
@@ -18,6 +18,7 @@ from fl_inmetro.report.view import Line
 from fl_inmetro.report.weeks import weeks
 from fl_inmetro.runs import weights
 from fl_inmetro.runs.record import RunRecord
+from fl_inmetro.trained import trained_model
 from tests.fleets import tiny_config
 
 DIRICHLET = {"kind": "dirichlet", "clients": 5, "alpha": 0.5, "classes": 4, "min_windows": 5}

@@ -49,13 +49,14 @@ def forecast(
     _ordered(first, last)
     _parquet(output)
     from fl_inmetro import forecasting
+    from fl_inmetro.trained import trained_model
     from fl_inmetro.runs.forecasts import save_forecasts
     from fl_inmetro.runs.record import RunRecord
     from fl_inmetro.runs.shelf import find_run
 
     chosen = language(lang)
     record = RunRecord.open(find_run(runs, run))
-    trained = forecasting.trained_model(record, model, training)
+    trained = trained_model(record, model, training)
     data = _load(source, config, overrides, record)
     made = forecasting.forecast(record, trained, data, first.date(), last.date())
     job = trained.job

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from fl_inmetro import events as ev
 from fl_inmetro.cli.tables import size
-from fl_inmetro.config.schema import LEARNERS, TRAININGS
+from fl_inmetro.config.schema import TRAINED, TRAININGS
 from fl_inmetro.i18n import Language, number, text
 
 #: Refused replies and clients left out that are shown; all of them are in the run directory.
@@ -231,7 +231,7 @@ def _layout(width: int, lang: Language) -> tuple[str, int]:
     """Return the form of the state and the width of the bar that fit into `width` columns."""
     names = [
         f"{model} · {text(f'cli.training.{training}', lang)}"
-        for model in LEARNERS
+        for model in TRAINED
         for training in TRAININGS
     ]
     sample = {"loss": "0.0000", "nmae": "0.0000", "mark": "*", "bytes": "000.0 MB"}

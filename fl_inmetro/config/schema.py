@@ -14,21 +14,27 @@ from pydantic import Field, field_validator, model_validator
 
 from fl_inmetro.config.attack import Attack
 from fl_inmetro.config.diagnostics import Diagnostics
+from fl_inmetro.config.federation import Federation as Federation
 from fl_inmetro.config.models import Models
 from fl_inmetro.config.partition import Partition
+from fl_inmetro.config.personalisation import Ensemble, Personalisation
 from fl_inmetro.config.strategy import Gate, Selection, Strategy
 from fl_inmetro.config.table import Positive, Share, Table
 from fl_inmetro.config.virtual_time import VirtualTime
 from fl_inmetro.units import Unit
 
 Learner = Literal["ridge", "nlinear", "mlp", "window_mlp", "gru", "lstm", "patchtst"]
-Training = Literal["local", "federated", "centralised"]
+Training = Literal["local", "federated", "personalised", "centralised"]
 Baseline = Literal["sn24", "sn168", "ha4", "persistence_ensemble"]
-Model = Baseline | Learner
+Ensembled = Literal["ensemble"]
+Model = Baseline | Learner | Ensembled
 
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 LEARNERS: tuple[Learner, ...] = get_args(Learner)
-TRAININGS: tuple[Training, ...] = ("local", "federated", "centralised")
+TRAININGS: tuple[Training, ...] = get_args(Training)
+ENSEMBLE: Ensembled = "ensemble"
+#: What can be trained: learners, and the mean of several.
+TRAINED: tuple[str, ...] = (*LEARNERS, ENSEMBLE)
 
 
 # ---------------------------------------------------------------------------------- data
@@ -219,27 +225,7 @@ class Window(Table):
         return self
 
 
-# ---------------------------------------------------------------------------- federation
-class Federation(Table):
-    """The rounds.
-
-    Attributes:
-        num_server_rounds: Rounds of training (closed-form models need one and do one).
-        fraction_fit: Share of the clients that train in a round; at least one does.
-        local_epochs: Passes over a client's own windows per round.
-        min_clients: A round needs at least so many accepted replies.
-        timeout_s: How long to wait for replies.
-        keep: The model that is kept: of the `best` round on the validation windows, or the `last`.
-    """
-
-    num_server_rounds: Positive = 10
-    fraction_fit: float = Field(1.0, gt=0, le=1)
-    local_epochs: Positive = 1
-    min_clients: Positive = 1
-    timeout_s: float = Field(3600.0, gt=0)
-    keep: Literal["best", "last"] = "best"
-
-
+# ----------------------------------------------------------------------------- execution
 class Execution(Table):
     """How the cohort engine uses this machine; it changes the time a run takes, not what it finds.
 
@@ -261,12 +247,13 @@ class Compare(Table):
     """Which rows `fl-inmetro compare` prints.
 
     Attributes:
-        models: Baselines and learners.
+        models: Baselines, learners, and `ensemble` (see `[ensemble]`).
         training: How each learner is trained; without any, only baselines are scored.
+            `personalised` needs what it is made of: see `[personalisation]`.
     """
 
     models: tuple[Model, ...] = (*BASELINES, "ridge", "nlinear", "mlp")
-    training: tuple[Training, ...] = TRAININGS
+    training: tuple[Training, ...] = ("local", "federated", "centralised")
 
     @field_validator("models", "training")
     @classmethod
@@ -279,7 +266,7 @@ class Compare(Table):
     @model_validator(mode="after")
     def _something(self) -> Compare:
         baselines = [name for name in self.models if name in BASELINES]
-        learners = [name for name in self.models if name in LEARNERS]
+        learners = [name for name in self.models if name in TRAINED]
         if not baselines and not (learners and self.training):
             raise ValueError(
                 "there is nothing to compare: name a baseline, or a learner and a training"
@@ -295,14 +282,14 @@ class RunConfig(Table):
         seed: Root of all randomness.
         engine: `cohort` = in this process, many clients as one batch; `loop` = in this process, one
             client after the other (the specification); `flower` = Flower's simulation (Ray).
-        model: The learner that `run` trains.
+        model: The learner that `run` trains, or `ensemble`.
         training: How `run` trains it.
     """
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,40}$")
     seed: int = Field(0, ge=0)
     engine: Literal["cohort", "loop", "flower"] = "cohort"
-    model: Learner = "mlp"
+    model: Learner | Ensembled = "mlp"
     training: Training = "federated"
     data: Data = Data()
     window: Window = Window()
@@ -315,8 +302,40 @@ class RunConfig(Table):
     attack: Attack = Attack()
     diagnostics: Diagnostics = Diagnostics()
     compare: Compare = Compare()
+    ensemble: Ensemble = Ensemble()
+    personalisation: Personalisation = Personalisation()
     execution: Execution = Execution()
     virtual_time: VirtualTime = VirtualTime()
+
+    @model_validator(mode="after")
+    def _made_of_what_is_there(self) -> RunConfig:
+        if ENSEMBLE in (self.model, *self.compare.models):
+            self.ensemble.check(LEARNERS)
+        if ENSEMBLE in self.compare.models:
+            before = self.compare.models[: self.compare.models.index(ENSEMBLE)]
+            missing = [name for name in self.ensemble.members if name not in before]
+            if missing:
+                raise ValueError(
+                    f"`[compare] models` names `ensemble` before its members {', '.join(missing)}"
+                )
+        if "personalised" in self.compare.training:
+            needed = [c for c in self.personalisation.components if c != "tuned"]
+            missing = [name for name in needed if name not in self.compare.training]
+            if missing:
+                raise ValueError(
+                    f"`personalised` blends {', '.join(needed)}: add {', '.join(missing)} to "
+                    "`[compare] training`, or leave it out of `[personalisation] components`"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _by_the_clock(self) -> RunConfig:
+        self.federation.check_clock(
+            self.engine,
+            in_virtual_time=self.virtual_time.enabled,
+            is_foreign=self.strategy.is_foreign,
+        )
+        return self
 
     @model_validator(mode="after")
     def _in_virtual_time(self) -> RunConfig:

@@ -5,6 +5,7 @@ The same object answers in this process, in a Ray actor and on a device.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -209,6 +210,16 @@ class ClientWorker:
         return [
             (part, self.learner.forecast(state, design)) for part, design in self.evaluated("test")
         ]
+
+    def validation_forecasts(self, state: Arrays) -> list[Forecast]:
+        """Return the forecasts of each meter's validation windows."""
+        return [self.learner.forecast(state, design) for _, design in self.evaluated("validation")]
+
+    def with_learner(self, learner: Learner) -> ClientWorker:
+        """Return the client with a learner that sees the same: the designs are shared."""
+        other = copy.copy(self)
+        other.learner = learner
+        return other
 
     def release(self, split: str) -> None:
         """Forget the design of a split; it is built again when it is needed."""

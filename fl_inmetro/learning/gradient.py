@@ -5,10 +5,11 @@ This plain loop is the specification of the cohort engine (`learning/cohort.py`)
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -43,6 +44,13 @@ class GradientLearner(ABC):
     def outputs(self) -> int:
         """Raw numbers that the module gives for each forecast step."""
         return self.head.outputs
+
+    def slower(self, factor: float) -> Self:
+        """Return the learner with a local learning rate `factor` times its own."""
+        other = copy.copy(self)
+        rate = self.settings.eta_l * factor
+        other.settings = self.settings.model_copy(update={"eta_l": rate})
+        return other
 
     @abstractmethod
     def design(self, windows: Windows, *, targets: bool = True) -> Design:

@@ -15,13 +15,13 @@ from fl_inmetro.federation.grids import Interrupted, LoopGrid
 from fl_inmetro.federation.merge import BUFFERS
 from fl_inmetro.federation.progress import unpacked
 from fl_inmetro.federation.roster import enrol
-from fl_inmetro.forecasting import trained_model
 from fl_inmetro.learning.client import ClientWorker
 from fl_inmetro.learning.gradient import client_seed
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.work import LocalWork
 from fl_inmetro.runs import weights
 from fl_inmetro.runs.record import RunRecord
+from fl_inmetro.trained import trained_model
 from tests.engines import ENGINES, Memory, apart, federated, grid_of, same_bits
 from tests.fleets import tiny_config
 from tests.learning.ragged import OPTIMIZERS, clients, config

@@ -1,0 +1,179 @@
+"""The models of a finished run, ready to forecast any client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fl_inmetro.config.schema import ENSEMBLE, TRAINED
+from fl_inmetro.data.windows import Windows
+from fl_inmetro.derived import Blend
+from fl_inmetro.errors import Fault, RunError
+from fl_inmetro.federation.training import best_private, best_state
+from fl_inmetro.learning.blend import blended
+from fl_inmetro.learning.table import learner as learner_for
+from fl_inmetro.learning.update import Arrays, Learner
+from fl_inmetro.metrics import Forecast
+from fl_inmetro.plan import Job, settings_of
+from fl_inmetro.runs.record import RunRecord
+from fl_inmetro.runs.weights import load as load_weights
+
+
+class Model(Protocol):
+    """What a job of a run has come to."""
+
+    @property
+    def job(self) -> Job:
+        """What it is and how it was trained."""
+
+    def forecast(self, client_id: str, windows: Windows) -> Forecast | None:
+        """Forecast a client's windows; None where it has no model for that client."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """The models of one job of a run.
+
+    Attributes:
+        job: The learner and how it was trained.
+        learner: The learner with its settings.
+        shared: The model for any client; None for local-only training.
+        own: Client to its own model (local-only training, tuned models).
+        private: Client to the parameters that stayed with it.
+    """
+
+    job: Job
+    learner: Learner
+    shared: Arrays | None
+    own: Mapping[str, Arrays]
+    private: Mapping[str, Arrays]
+
+    def state_for(self, client_id: str) -> Arrays | None:
+        """Return the model for a client, or None where there is none."""
+        state = self.shared if self.shared is not None else self.own.get(client_id)
+        return None if state is None else state | self.private.get(client_id, {})
+
+    def forecast(self, client_id: str, windows: Windows) -> Forecast | None:
+        """Forecast a client's windows; None where it has no model for that client."""
+        state = self.state_for(client_id)
+        if state is None:
+            return None
+        return self.learner.forecast(state, self.learner.design(windows, targets=False))
+
+
+@dataclass(frozen=True, eq=False)
+class BlendedModel:
+    """An ensemble, or models fitted to each client.
+
+    Attributes:
+        job: What it is.
+        parts: The models of its components.
+        blend: Each client's weights.
+        unseen: Weights of a client that has none, by component: all members of an ensemble alike,
+            the federation's model where each client has its own blend.
+    """
+
+    job: Job
+    parts: tuple[Model, ...]
+    blend: Blend
+    unseen: tuple[float, ...]
+
+    def forecast(self, client_id: str, windows: Windows) -> Forecast | None:
+        """Forecast a client's windows; None where no component has a model for that client."""
+        known = self.blend.weights_of(client_id)
+        weights = np.array(self.unseen) if known is None else known
+        made = [
+            (forecast, weight)
+            for part, weight in zip(self.parts, weights, strict=True)
+            if weight > 0 and (forecast := part.forecast(client_id, windows)) is not None
+        ]
+        if not made:
+            return None
+        return blended([forecast for forecast, _ in made], [weight for _, weight in made])
+
+
+def trained_model(
+    record: RunRecord, model: str | None = None, training: str | None = None
+) -> Model:
+    """Return a run's model: the one named, else the one for everybody with the lowest test nMAE.
+
+    Personalised models come before the federated one, which they fall back on for a client that
+    the run has never seen; models that serve nobody else come last.
+
+    Raises:
+        RunError: FL707, the run has no such finished model.
+    """
+    scored = [row for row in record.scores() if row["model"] in TRAINED]
+    fitting = [
+        row
+        for row in scored
+        if (model is None or row["model"] == model)
+        and (training is None or row["training"] == training)
+    ]
+    if not fitting:
+        have = ", ".join(f"{row['model']} ({row['training']})" for row in scored) or "none yet"
+        raise RunError(
+            Fault(
+                "FL707",
+                f"run `{record.id}` has no finished model that fits the question",
+                f"model {model or 'any'}, training {training or 'any'}; finished: {have}",
+                "choose one with --model and --training, or finish the run with --resume",
+            )
+        )
+    order = {"personalised": 0, "federated": 1, "centralised": 2, "local": 3}
+    best = min(fitting, key=lambda row: (order[row["training"]], row["nmae"]))
+    return model_of(record, Job(best["model"], best["training"]))
+
+
+def model_of(record: RunRecord, job: Job) -> Model:
+    """Return the model of a finished job.
+
+    Raises:
+        RunError: FL703, its weights are not there.
+    """
+    if not job.is_derived:
+        return _plain(record, job)
+    kept = load_weights(record.path, job.blend_key)
+    if kept is None:
+        raise RunError(
+            Fault("FL703", f"run `{record.id}` has lost weights of a finished model",
+                  job.blend_key, "run it again")
+        )  # fmt: skip
+    blend = Blend.unpacked(*kept)
+    if job.model == ENSEMBLE:
+        members = tuple(model_of(record, Job(name, job.training)) for name in blend.components)
+        return BlendedModel(job, members, blend, (1.0,) * len(members))
+    parts: list[Model] = []
+    for name in blend.components:
+        if name == "tuned":
+            learner = _learner(record, Job(job.model, "federated"))
+            parts.append(TrainedModel(job, learner, None, blend.tuned, {}))
+        else:
+            parts.append(model_of(record, Job(job.model, name)))
+    unseen = tuple(float(name == "federated") for name in blend.components)
+    return BlendedModel(job, tuple(parts), blend, unseen)
+
+
+# ------------------------------------------------------------------------------ internals
+def _learner(record: RunRecord, job: Job) -> Learner:
+    return learner_for(job.model, settings_of(job, record.config).models)
+
+
+def _plain(record: RunRecord, job: Job) -> TrainedModel:
+    learner = _learner(record, job)
+    # A client whose own training failed has a group and no finished round.
+    kept = {
+        row["name"]: load_weights(record.path, job.group_key(int(row["group"])))
+        for row in record.federations(model=job.model, training=job.training)
+        if row["best_round"] is not None
+    }
+    states = {name: best_state(arrays, record.id) for name, arrays in kept.items()}
+    private: dict[str, Arrays] = {}
+    for arrays in kept.values():
+        private |= best_private(arrays)
+    if job.training == "local":
+        return TrainedModel(job, learner, None, states, private)
+    return TrainedModel(job, learner, next(iter(states.values())), {}, private)
