@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fl_inmetro import events, session
+from fl_inmetro.config import RunConfig
+from fl_inmetro.federation.exchange import wait_for_nodes
 from fl_inmetro.flower_engine import RUN_DIRECTORY
 from fl_inmetro.task import prepared, run_config
 
@@ -23,12 +26,30 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Train the configured model over Flower's nodes and keep a run directory."""
     flower = dict(context.run_config)
-    config = run_config(flower, len(list(grid.get_node_ids())))
+    config = _connected(grid, flower)
     root = Path(str(flower.get("runs-dir") or os.environ.get("FL_INMETRO_RUNS") or "runs"))
     path = session.start(
         config, "run", root.absolute(), _say, lambda: False, prepared=prepared(config), grid=grid
     )
     print(f"{RUN_DIRECTORY} {path}", flush=True)
+
+
+def _connected(grid: Grid, flower: dict[str, Any]) -> RunConfig:
+    """Wait for the nodes, and return the configuration of a run on so many.
+
+    Flower may start the server before its nodes. Without a file the nodes are the consumers, so all
+    that come are waited for; with one, as many as its data have clients.
+
+    Raises:
+        FederationError: FL304, fewer than `min-clients` have come within `start-timeout-s`.
+    """
+    first = run_config(flower, 1)
+    wanted = len(prepared(first).clients) if flower.get("config-file") else None
+    settings = first.federation
+    nodes = wait_for_nodes(grid, wanted, settings.min_clients, settings.start_timeout_s)
+    if wanted is not None and nodes < wanted:
+        print(f"{nodes} nodes of {wanted} have connected; the run begins without the others")
+    return run_config(flower, nodes)
 
 
 def _say(event: events.Event) -> None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fl_inmetro import events, seeds
@@ -120,10 +119,11 @@ class BufferedStrategy(FederatedStrategy):
             age = {name: number - 1 - arrived[self._clients.index(name)] for name in names}
             assert isinstance(self._merge, DeltaMerge)
             self._merge = self._inbox.merge = replace(self._merge, weighing=ByAge(age))
+            self._inbox.answers = {name: number - old for name, old in age.items()}
+            self._settle(grid)
             received = self._receive(self._replies(grid, number, arrived, timeout))
             fault = self._merge.needs(received.good)
-            if not names or received.good < self._needed(len(names)):
-                fault = self._too_few(number, received, len(names))
+            fault = self._quorum.fault(number, received.good, len(names)) or fault
             if fault is None:
                 break
             if attempt + 1 == self._gate.attempts:
@@ -195,11 +195,10 @@ class BufferedStrategy(FederatedStrategy):
             if isinstance(grid, InProcessEngine):
                 yield from grid.train_blocks(model, names, request, self._inbox.digest)
                 continue
-            content = messages.train_request(messages.pack(model), request)
-            asked = [
-                Message(content, self._roster.nodes[name], messages.TRAIN, group_id=str(number))
-                for name in names
-            ]
+            nodes = {name: self._roster.nodes[name] for name in names}
+            asked = messages.train_requests(
+                messages.pack(model), request, None, nodes, self._standing.counted
+            )
             replies = grid.send_and_receive(asked, timeout=timeout)
             yield from self._inbox.read(replies, request, {self._roster.nodes[n]: n for n in names})
 

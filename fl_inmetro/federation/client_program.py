@@ -18,7 +18,8 @@ def client_app(find_worker: Callable[[Context], ClientWorker], *, debug: bool = 
 
     It answers `query.enrol`, `train` and `evaluate`. Asked by a strategy that is not ours (no
     `reply = delta` in the request), it returns weights, as Flower's strategies expect. Private
-    parameters and control variates stay in the node's own state. With `debug`, a step that fails
+    parameters and control variates stay in the node's own state, and what a training leaves of
+    them is pending until a request says that its round counted. With `debug`, a step that fails
     is an error.
     """
     app = ClientApp()
@@ -34,7 +35,8 @@ def client_app(find_worker: Callable[[Context], ClientWorker], *, debug: bool = 
         request = messages.TrainRequest.of(message.content.config_records[messages.CONFIG])
         shared = messages.unpack(message.content.array_records[messages.ARRAYS])
         record = message.content.array_records.get(messages.CONTROL)
-        private = load_private(context.state).told(request.best_round)
+        heard = load_private(context.state).told(request.best_round, request.counted_round)
+        private = heard.current
         update, kept = worker.train(
             shared | private.latest,
             request.work,
@@ -45,7 +47,9 @@ def client_app(find_worker: Callable[[Context], ClientWorker], *, debug: bool = 
             debug=debug,
         )
         if kept.private or kept.control:
-            save_private(context.state, private.trained(kept.private, kept.control))
+            # A strategy that is not ours never says what counted: then everything does.
+            pending_in = None if request.counted_round is None else request.round
+            save_private(context.state, heard.trained(kept.private, kept.control, pending_in))
         asks_weights = not request.delta and not worker.learner.closed_form
         content = reply_content(update, request, shared if asks_weights else None)
         return Message(content, reply_to=message)
@@ -56,10 +60,12 @@ def client_app(find_worker: Callable[[Context], ClientWorker], *, debug: bool = 
         request = message.content.config_records[messages.CONFIG]
         state = messages.unpack(message.content.array_records[messages.ARRAYS])
         split = str(request.get("split", "validation"))
-        private = load_private(context.state).told(int(request.get("best-round", 0)))
-        if private.latest:
+        private = load_private(context.state).told(
+            int(request.get("best-round", 0)), messages.counted_of(request)
+        )
+        if private.latest or private.pending_round:
             save_private(context.state, private)
-        state |= private.best if split == "test" else private.latest
+        state |= private.best if split == "test" else private.current.latest
         return Message(messages.evaluation_reply(worker.evaluate(state, split)), reply_to=message)
 
     return app
@@ -86,19 +92,30 @@ def load_private(state: RecordDict) -> PrivateState:
     """Return what the node has kept of its client's private parameters and control variate."""
     if _LATEST not in state:
         return PrivateState()
-    latest, best, control = (
-        messages.unpack(state.array_records[name]) for name in (_LATEST, _BEST, _CONTROL)
-    )
-    return PrivateState(latest, best, int(state.config_records[_ROUNDS]["best-round"]), control)
+    arrays = {key: messages.unpack(state.array_records[name]) for key, name in _ARRAYS.items()}
+    rounds = {key: int(state.config_records[_ROUNDS][name]) for key, name in _NUMBERS.items()}
+    return PrivateState(**arrays, **rounds)  # type: ignore[arg-type]  # fields by name, above
 
 
 def save_private(state: RecordDict, private: PrivateState) -> None:
     """Keep it with the node, where Flower keeps it from round to round."""
-    state[_LATEST] = messages.pack(private.latest)
-    state[_BEST] = messages.pack(private.best)
-    state[_CONTROL] = messages.pack(private.control)
-    state[_ROUNDS] = ConfigRecord({"best-round": private.best_round})
+    for key, name in _ARRAYS.items():
+        state[name] = messages.pack(getattr(private, key))
+    state[_ROUNDS] = ConfigRecord({name: getattr(private, key) for key, name in _NUMBERS.items()})
 
 
-_LATEST, _BEST, _ROUNDS = "private-latest", "private-best", "private-rounds"
-_CONTROL = "private-control"
+_LATEST, _ROUNDS = "private-latest", "private-rounds"
+
+#: Field of `PrivateState` to its record, or to its value in the record of rounds.
+_ARRAYS = {
+    "latest": _LATEST,
+    "best": "private-best",
+    "control": "private-control",
+    "pending": "private-pending",
+    "pending_control": "private-pending-control",
+}
+_NUMBERS = {
+    "best_round": "best-round",
+    "pending_round": "pending-round",
+    "counted_round": "counted-round",
+}

@@ -9,7 +9,7 @@ client, on all cores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ from fl_inmetro.learning.client import ClientWorker, Enrolment
 from fl_inmetro.learning.control import check_control, zero_controls
 from fl_inmetro.learning.evaluation import Evaluation
 from fl_inmetro.learning.gradient import GradientLearner
-from fl_inmetro.learning.private import PrivateFleet, PrivateState, controls_of
+from fl_inmetro.learning.private import PendingRows, PrivateFleet, PrivateState, controls_of
 from fl_inmetro.learning.rows import Rows, RowStore, training_arrays
 from fl_inmetro.learning.trainer import (
     ClientError,
@@ -88,6 +88,7 @@ class CohortGrid(LoopGrid):
         self._private: PrivateFleet | None = None
         #: Control variates by parameter, each (K, …); empty before any was asked for.
         self._controls: Arrays = {}
+        self._pending = PendingRows()
         self._batched: bool | None = None
 
     # ----------------------------------------------------------- what our strategy asks for
@@ -148,7 +149,9 @@ class CohortGrid(LoopGrid):
         self._begin_controls(state, request.work)
         if request.work.control == "scaffold":
             check_control(self._controls, control, stacked=True)
-        members = np.array([self._places[name] for name in client_ids], dtype=np.int64)
+        members = self._members(client_ids)
+        if not request.work.probe:  # a look leaves nothing behind
+            self._pending.begin(request.round, members, self._own(fleet))
         if self._trainer is None or not self._can_batch(self._trainer, state):
             results = self._one_by_one(state, members, request, digest, epochs, control)
         else:
@@ -173,6 +176,11 @@ class CohortGrid(LoopGrid):
             raise Interrupted from None
         except ClientError as error:
             raise named(error.error, error.client_id, request.round) from error.error
+
+    def settle(self, counted: Mapping[str, int]) -> None:
+        """Hear of each client the last round that counted; what it kept of another is dropped."""
+        rounds = {self._places[name]: round_ for name, round_ in counted.items()}
+        self._pending.settle(rounds, self._own(self._private))
 
     def evaluate_blocks(
         self,
@@ -205,6 +213,11 @@ class CohortGrid(LoopGrid):
 
     def _answers(self, asked: Sequence[Message]) -> list[Message]:
         """Answer messages in their order."""
+        configs = {
+            self._name(one): one.content.config_records.get(messages.CONFIG) for one in asked
+        }
+        words = {name: messages.counted_of(config) for name, config in configs.items() if config}
+        self.settle({name: round_ for name, round_ in words.items() if round_ is not None})
         replies: dict[int, Message] = {}
         cohorts: dict[tuple[int, int, messages.TrainRequest], list[int]] = {}
         for k, message in enumerate(asked):
@@ -217,7 +230,11 @@ class CohortGrid(LoopGrid):
                 continue
             content = message.content
             request = messages.TrainRequest.of(content.config_records[messages.CONFIG])
-            same = replace(request, work=replace(request.work, epochs=0))
+            same = replace(
+                request,
+                work=replace(request.work, epochs=0),
+                counted_round=request.counted_round and 0,
+            )
             # Flower's strategies hand one record to all, so its identity tells who got the same.
             records = (content.array_records.get(r) for r in (messages.ARRAYS, messages.CONTROL))
             sent, beside = (id(record) for record in records)
@@ -255,6 +272,8 @@ class CohortGrid(LoopGrid):
             for update in result:
                 content = reply_content(update, request, None if request.delta else state)
                 yield Message(content, reply_to=by_name[update.client_id])
+        if request.counted_round is None:  # nobody will say whether it counted
+            self._pending.forget(self._members(list(by_name)))
 
     def _evaluated(self, message: Message, fleet: PrivateFleet) -> Message:
         """Answer a request to evaluate with the client's own private parameters."""
@@ -287,6 +306,7 @@ class CohortGrid(LoopGrid):
         """Take what `private_arrays` gave."""
         if not arrays:
             return
+        self._pending = PendingRows()
         self._controls = controls_of(arrays)
         if fleet := self._fleet(state):
             fleet.restore(arrays)
@@ -299,6 +319,14 @@ class CohortGrid(LoopGrid):
         if self._private is None:
             self._private = self._private_fleet(state)
         return self._private
+
+    def _own(self, fleet: PrivateFleet | None) -> Arrays:
+        """Return what a training changes on the clients, each (K, …); the arrays themselves."""
+        own = {CONTROL + name: values for name, values in self._controls.items()}
+        return own | fleet.latest if fleet else own
+
+    def _members(self, client_ids: Sequence[str]) -> Ints:
+        return np.array([self._places[name] for name in client_ids], dtype=np.int64)
 
     def _begin_controls(self, state: Arrays, work: LocalWork) -> None:
         """Make room for the control variates that are asked for the first time."""

@@ -67,6 +67,9 @@ class InProcessEngine(Protocol):
             control: The server's control variate (SCAFFOLD).
         """
 
+    def settle(self, counted: Mapping[str, int]) -> None:
+        """Hear of each client the last round that counted; what it kept of another is dropped."""
+
     def evaluate_blocks(
         self, state: Arrays, split: str, best_round: int, client_ids: Sequence[str] | None = None
     ) -> Iterable[tuple[str, dict[str, ErrorSums]] | ClientFailure]:

@@ -79,9 +79,9 @@ class ForeignStrategy(FederatedStrategy):
             kept: dict[str, Message] = {}
             replies = grid.send_and_receive(list(requests.values()), timeout=timeout)
             received = self._receive(self._deltas(inbox, replies, state, requests, kept))
-            if names and received.good >= self._needed(len(names)):
+            fault = self._quorum.fault(number, received.good, len(names))
+            if fault is None:
                 break
-            fault = self._too_few(number, received, len(names))
             if attempt + 1 == self._gate.attempts:
                 raise FederationError(fault)
             text = f"{fault.what}: attempt {attempt + 2} of {self._gate.attempts}"
@@ -103,7 +103,12 @@ class ForeignStrategy(FederatedStrategy):
         nodes = _Patient(grid, [self._roster.nodes[name] for name in eligible], timeout)
         asked = self._called("configure_train", number, messages.pack(state), config, nodes)
         requests = {self._names.get(m.metadata.dst_node_id, ""): m for m in asked}
-        return {name: requests[name] for name in eligible if name in requests}
+        counted = self._standing.counted
+        return {
+            name: messages.with_counted(requests[name], counted[name])
+            for name in eligible
+            if name in requests
+        }
 
     def _deltas(
         self,

@@ -134,7 +134,7 @@ class LoopGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
 
         That is their private parameters and their control variates; empty where they have neither.
         """
-        states = [load_private(context.state) for context in self._contexts.values()]
+        states = [load_private(context.state).current for context in self._contexts.values()]
         arrays = stacked_controls(states)
         if fleet := self._private_fleet(state):
             for k, private in enumerate(states):

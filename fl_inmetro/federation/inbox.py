@@ -13,6 +13,7 @@ from fl_inmetro.config.strategy import Gate
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation import messages
 from fl_inmetro.federation.engines import Digested
+from fl_inmetro.federation.exchange import Awaited, unanswered
 from fl_inmetro.federation.gate import HELD_BYTES, Cohort, judge, marks_of, reply_marks
 from fl_inmetro.federation.merge import Held
 from fl_inmetro.federation.roster import Roster
@@ -30,6 +31,9 @@ Digest = Callable[[UpdateBlock], Digested]
 
 #: The fault of a reply that was refused; it counts against the client.
 REFUSED = "FL301"
+
+#: That of one which came when its round had closed; it does not.
+LATE = "FL310"
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ class Inbox:
         #: Clients without a good reply in this round, and those whose replies were merged.
         self.failed: set[str] = set()
         self.accepted: set[str] = set()
+        #: Client to the round whose request it answers, where that is not this one.
+        self.answers: Mapping[str, int] = {}
 
     def _digest(self, block: UpdateBlock) -> Digested:
         judged = judge(
@@ -143,6 +149,7 @@ class Inbox:
         replies: Iterable[Message],
         request: messages.TrainRequest,
         names: Mapping[int, str],
+        awaited: Awaited | None = None,
     ) -> Iterator[Digested]:
         """Read messages and stack them in the order of the clients' names.
 
@@ -150,30 +157,42 @@ class Inbox:
             replies: What came back.
             request: What was asked.
             names: Node id to client, of those who were asked.
+            awaited: Requests of earlier rounds without an answer.
         """
-        everybody = {node: name for name, node in self._roster.nodes.items()}
-        updates: dict[str, Update] = {}
-        silent = set(names.values())
+        reading = self.reading(request, names, awaited)
         for reply in replies:
-            node = reply.metadata.src_node_id
-            name = everybody.get(node, "unknown")
-            silent.discard(name)
-            try:
-                if node not in names:
-                    raise FederationError(messages.malformed(node, "it was not asked"))
-                update = messages.read_update(reply, name, self._like, request)
-                if name in updates:
-                    raise FederationError(Fault(REFUSED, f"`{name}` answered twice"))
-            except FederationError as error:
-                self.reject(name, error.faults[0])
-                continue
-            updates[name] = update
-        for name in sorted(silent):
-            self.reject(name, Fault("FL303", f"`{name}` did not answer in time"))
-        ordered = [updates[name] for name in sorted(updates)]
-        layout = Layout.of(self._like)
-        for k in range(0, len(ordered), _BLOCK):
-            yield self.digest(UpdateBlock.stack(ordered[k : k + _BLOCK], layout))
+            reading.take(reply)
+        yield from reading.close(unanswered)
+
+    def reading(
+        self,
+        request: messages.TrainRequest,
+        names: Mapping[int, str],
+        awaited: Awaited | None = None,
+    ) -> Reading:
+        """Return what reads messages as they come; arguments as for `read`."""
+        everybody = {node: name for name, node in self._roster.nodes.items()}
+        return Reading(self, self._like, everybody, request, names, awaited or Awaited())
+
+    def is_sound(self, update: Update) -> bool:
+        """Tell whether an update would pass the gate as far as it can be judged alone."""
+        judged = judge(
+            UpdateBlock.stack([update], Layout.of(self._like)),
+            self._roster.points,
+            enabled=self._gate.enabled,
+            start_loss=self._start_loss,
+        )
+        return not judged.refused
+
+    def late(self, name: str, round_: int) -> None:
+        """Report a reply that came when its round had closed; nothing is held against the client.
+
+        It is not among the failed: its reply to this round may still come.
+        """
+        reason = f"its reply to round {round_} came after that round had closed"
+        if round_ == self.number:
+            reason = f"its reply to an earlier attempt at round {round_} came late"
+        self._emit(events.ClientRejected(self._group, self.number, name, LATE, reason))
 
     def receive(self, digests: Iterable[Digested | ClientFailure]) -> Received:
         """Take all replies of the round, judge the cohort, and report who was refused."""
@@ -207,6 +226,7 @@ class Inbox:
         for digest in received.digests:
             self._standing.sent(digest.client_ids, reply_marks(digest, self._may_repeat))
             self.accepted |= set(digest.client_ids)
+            self._standing.count({n: self.answers.get(n, self.number) for n in digest.client_ids})
             columns = (digest.weights, digest.losses, digest.norms[:, 0], digest.seconds)
             rows = zip(digest.client_ids, *(c.tolist() for c in columns), strict=True)
             for name, weight, loss, norm, seconds in rows:
@@ -235,6 +255,83 @@ class Inbox:
         until = self._standing.strike(name, self.number)
         if until is not None:
             self._emit(events.ClientSuspended(self._group, self.number, name, until))
+
+
+class Reading:
+    """Replies of one round of messages, read one by one as they come.
+
+    Args:
+        inbox: Where refusals are reported.
+        like: Arrays whose names, shapes and dtypes a reply must have.
+        everybody: Node id to client, of the whole federation.
+        request: What was asked.
+        names: Node id to client, of those who were asked.
+        awaited: Requests of earlier rounds without an answer.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        like: Arrays,
+        everybody: Mapping[int, str],
+        request: messages.TrainRequest,
+        names: Mapping[int, str],
+        awaited: Awaited,
+    ) -> None:
+        self._inbox = inbox
+        self._like = like
+        self._everybody = everybody
+        self._request = request
+        self._names = names
+        self._awaited = awaited
+        self._updates: dict[str, Update] = {}
+        self._silent = set(names.values())
+
+    def take(self, reply: Message) -> Update | None:
+        """Read a reply; return its update if it has the right form."""
+        node = reply.metadata.src_node_id
+        name = self._everybody.get(node, "unknown")
+        try:
+            if node not in self._names:
+                raise FederationError(messages.malformed(node, "it was not asked"))
+            update = messages.read_update(reply, name, self._like, self._request)
+            if name in self._updates:
+                raise FederationError(Fault(REFUSED, f"`{name}` answered twice"))
+        except FederationError as error:
+            if not self._is_late(reply, name):
+                self._silent.discard(name)
+                self._inbox.reject(name, error.faults[0])
+            return None
+        self._silent.discard(name)
+        self._updates[name] = update
+        return update
+
+    def counts(self, reply: Message) -> bool:
+        """Read a reply; tell whether it will count, as far as it can be judged alone."""
+        update = self.take(reply)
+        return update is not None and self._inbox.is_sound(update)
+
+    def late(self, replies: Iterable[Message]) -> None:
+        """Note replies to requests of earlier rounds, or of earlier attempts at this one."""
+        for reply in replies:
+            self._is_late(reply, self._everybody.get(reply.metadata.src_node_id, "unknown"))
+
+    def close(self, why: Callable[[str], Fault]) -> Iterator[Digested]:
+        """Report who is missing and why, and yield the updates in the order of clients' names."""
+        for name in sorted(self._silent):
+            self._awaited.add(name, self._request.round)
+            self._inbox.reject(name, why(name))
+        ordered = [self._updates[name] for name in sorted(self._updates)]
+        layout = Layout.of(self._like)
+        for k in range(0, len(ordered), _BLOCK):
+            yield self._inbox.digest(UpdateBlock.stack(ordered[k : k + _BLOCK], layout))
+
+    def _is_late(self, reply: Message, name: str) -> bool:
+        round_ = messages.answered_round(reply)
+        if round_ is None or not self._awaited.answered(name, round_):
+            return False
+        self._inbox.late(name, round_)
+        return True
 
 
 def failed(failure: ClientFailure) -> Fault:

@@ -8,28 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
-from typing import Any, cast
+from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fl_inmetro.errors import Fault, FederationError
+from fl_inmetro.federation.requests import ARRAYS as ARRAYS
+from fl_inmetro.federation.requests import CONFIG as CONFIG
+from fl_inmetro.federation.requests import CONTROL as CONTROL
+from fl_inmetro.federation.requests import ENROL as ENROL
+from fl_inmetro.federation.requests import EVALUATE as EVALUATE
+from fl_inmetro.federation.requests import METRICS as METRICS
+from fl_inmetro.federation.requests import SUMS as SUMS
+from fl_inmetro.federation.requests import TRAIN as TRAIN
+from fl_inmetro.federation.requests import TrainRequest as TrainRequest
+from fl_inmetro.federation.requests import counted_of as counted_of
+from fl_inmetro.federation.requests import evaluate_request as evaluate_request
+from fl_inmetro.federation.requests import train_request as train_request
+from fl_inmetro.federation.requests import train_requests as train_requests
+from fl_inmetro.federation.requests import with_counted as with_counted
 from fl_inmetro.learning.client import Enrolment
 from fl_inmetro.learning.update import Arrays, Update
-from fl_inmetro.learning.work import Control, DpSgd, LocalWork
 from fl_inmetro.metrics import SUM_NAMES, ErrorSums
-
-ARRAYS, METRICS, CONFIG, SUMS = "arrays", "metrics", "config", "sums"
-
-#: Record of the server's control variate, beside the state.
-CONTROL = "control"
-
-#: Message types of the three exchanges.
-ENROL, TRAIN, EVALUATE = "query.enrol", "train", "evaluate"
-
-_INTEGER_SUMS = frozenset({"n", "n_load", "n_naive"})
-_NEVER_NEGATIVE = _INTEGER_SUMS | {"abs_kwh", "sq_kwh2", "naive_abs_kwh"}
+from fl_inmetro.metrics.sums import COUNTS, NEVER_NEGATIVE
 
 #: Whole numbers beyond it are no counts of ours: a float64 no longer tells them apart.
 _MOST = 1 << 53
@@ -55,97 +58,6 @@ def n_bytes(record: ArrayRecord) -> int:
     """Return the bytes of the arrays of a record, without framing."""
     # From shape and type: decoding every array to count it costs more than sending it.
     return sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in record.values())
-
-
-# ------------------------------------------------------------------------------ requests
-_ONE_EPOCH = LocalWork()
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """What is asked of a client in a round, beside the state.
-
-    Attributes:
-        round: Number of the round.
-        seed: Root seed.
-        work: The local work.
-        best_round: Best round so far; a client keeps its private parameters of that round.
-        delta: Whether w_k − w is wanted; else weights, as Flower's own strategies expect.
-        version: The server's name of the model that it sent; a reply says it back.
-    """
-
-    round: int
-    seed: int = 0
-    work: LocalWork = _ONE_EPOCH
-    best_round: int = 0
-    delta: bool = True
-    version: str = ""
-
-    def to_config(self) -> ConfigRecord:
-        """Return the request as it travels."""
-        values: dict[str, Any] = {
-            "server-round": self.round,
-            "local-epochs": self.work.epochs,
-            "seed": self.seed,
-            "best-round": self.best_round,
-            "mu": self.work.mu,
-        }
-        if self.delta:
-            values["reply"] = "delta"
-        if self.work.dp:
-            values |= {"dp-clip": self.work.dp.clip, "dp-noise": self.work.dp.noise_multiplier}
-        if self.version:
-            values["model-version"] = self.version
-        if self.work.control != "none":
-            values |= {"control": self.work.control, "alpha": self.work.alpha}
-        if self.work.start_loss:
-            values["start-loss"] = True
-        if self.work.probe:
-            values["probe"] = True
-        return ConfigRecord(values)
-
-    @classmethod
-    def of(cls, config: ConfigRecord) -> TrainRequest:
-        """Read a request; of a strategy that is not ours, it may lack all but the round.
-
-        Raises:
-            ValueError: It asks for work that does not go together.
-        """
-        dp = None
-        if "dp-clip" in config:
-            dp = DpSgd(float(config["dp-clip"]), float(config["dp-noise"]))
-        return cls(
-            int(config["server-round"]),
-            int(config.get("seed", 0)),
-            LocalWork(
-                int(config.get("local-epochs", 1)),
-                float(config.get("mu", 0.0)),
-                dp,
-                cast("Control", config.get("control", "none")),  # LocalWork looks at the name
-                float(config.get("alpha", 0.0)),
-                bool(config.get("start-loss", False)),
-                bool(config.get("probe", False)),
-            ),
-            int(config.get("best-round", 0)),
-            config.get("reply") == "delta",
-            str(config.get("model-version", "")),
-        )
-
-
-def train_request(
-    state: ArrayRecord, request: TrainRequest, control: ArrayRecord | None = None
-) -> RecordDict:
-    """Ask for a round of local work; with SCAFFOLD, `control` is the server's control variate."""
-    beside = {} if control is None else {CONTROL: control}
-    return RecordDict({ARRAYS: state, CONFIG: request.to_config(), **beside})
-
-
-def evaluate_request(
-    state: ArrayRecord, round_: int, split: str, best_round: int = 0
-) -> RecordDict:
-    """Ask for the error sums of `validation`, or of `test` for the model of the best round."""
-    config = ConfigRecord({"server-round": round_, "split": split, "best-round": best_round})
-    return RecordDict({ARRAYS: state, CONFIG: config})
 
 
 # ------------------------------------------------------------------------------- replies
@@ -301,6 +213,17 @@ def read_update(reply: Message, client_id: str, like: Arrays, request: TrainRequ
     return Update(client_id, arrays, weight, loss, seconds, start_loss, spread)
 
 
+def answered_round(reply: Message) -> int | None:
+    """Return the round that a reply says it answers; None where it says none that can be read."""
+    if not reply.has_content():
+        return None
+    try:
+        round_ = _number(reply.content.config_records[CONFIG]["server-round"])
+        return int(round_) if round_ == int(round_) else None
+    except _MALFORMED:
+        return None
+
+
 def read_evaluation(reply: Message) -> dict[str, ErrorSums]:
     """Read error sums by meter.
 
@@ -347,12 +270,12 @@ def _sums(row: tuple[float, ...]) -> ErrorSums:
     if not all(math.isfinite(value) for value in row):
         raise ValueError("sums are not finite")
     for name, value in zip(SUM_NAMES, row, strict=True):
-        if value < 0 and name in _NEVER_NEGATIVE:
+        if value < 0 and name in NEVER_NEGATIVE:
             raise ValueError(f"`{name}` is negative")
-        if name in _INTEGER_SUMS and (value != int(value) or value > _MOST):
+        if name in COUNTS and (value != int(value) or value > _MOST):
             raise ValueError(f"`{name}` is no whole number, or beyond all counts")
     values = {
-        name: int(value) if name in _INTEGER_SUMS else value
+        name: int(value) if name in COUNTS else value
         for name, value in zip(SUM_NAMES, row, strict=True)
     }
     return ErrorSums(**values)  # type: ignore[arg-type]  # int and float by name, above

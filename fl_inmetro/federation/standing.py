@@ -1,4 +1,4 @@
-"""What the server knows of its clients from earlier rounds: refusals, suspensions, scores."""
+"""What the server knows of its clients from earlier rounds: refusals, scores, what counted."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class Standing:
             "struck_in": np.zeros(count, np.int64),
             "suspended_until": np.zeros(count, np.int64),
             "scores": np.full(count, np.nan),
+            "counted_in": np.zeros(count, np.int64),
             "marks": np.zeros((count, _REMEMBERED), np.int64),
             "control_median": np.zeros(1),
         }
@@ -80,6 +81,16 @@ class Standing:
         places = [self._place[name] for name in client_ids]
         kept = self._arrays["marks"]
         kept[places] = np.concatenate([marks[:, None], kept[places][:, :-1]], axis=1)
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """Client to the last round whose merge its reply was part of; 0 before any."""
+        return dict(zip(self._place, self._arrays["counted_in"].tolist(), strict=True))
+
+    def count(self, rounds: Mapping[str, int]) -> None:
+        """Note whose replies were merged; `rounds` are those of the requests that they answer."""
+        for name, round_ in rounds.items():
+            self._arrays["counted_in"][self._place[name]] = round_
 
     @property
     def control_median(self) -> float:

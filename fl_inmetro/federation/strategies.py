@@ -6,7 +6,6 @@ keeps its signature and adds them. It remembers the best round on the clients' v
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -19,8 +18,9 @@ from fl_inmetro.config.schema import Federation
 from fl_inmetro.config.strategy import Gate
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation import messages
-from fl_inmetro.federation.attempts import snapshot
+from fl_inmetro.federation.closing import Quorum, at_least
 from fl_inmetro.federation.engines import Digested, InProcessEngine
+from fl_inmetro.federation.exchange import Awaited, Clock, Exchange
 from fl_inmetro.federation.heterogeneity import Heterogeneity
 from fl_inmetro.federation.inbox import Inbox, Received
 from fl_inmetro.federation.planner import RoundPlanner
@@ -58,6 +58,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         may_repeat: Clients whose honest updates may be the same in two rounds.
         planner: Says who is in time, in virtual time; None = everybody is.
         heterogeneity: Measures the gradients before each round, and the drift of its updates.
+        clock: What rounds that close by the clock go by.
         group: Number of this federation in the run (for events).
         emit: Where events go.
         after_round: Called with the progress after each round (checkpoints).
@@ -77,6 +78,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         may_repeat: frozenset[str] = frozenset(),
         planner: RoundPlanner | None = None,
         heterogeneity: Heterogeneity | None = None,
+        clock: Clock | None = None,
         group: int = 0,
         emit: events.Emit = lambda event: None,
         after_round: Callable[[Progress], None] = lambda progress: None,
@@ -95,16 +97,19 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self._after_round = after_round
         self._work = work or LocalWork(epochs=settings.local_epochs)
         self._gate = gate or Gate()
+        self._quorum = Quorum(settings, self._gate, closed_form=closed_form)
         self._sampler = sampler or Uniform()
         self._may_repeat = may_repeat
         self._state: Arrays = {}
         self._memory: Arrays = {}
         self._standing = Standing(list(roster.nodes), self._gate, {})
-        self._validation = Validation(roster, group, emit)
+        self._exchange = Exchange(clock)
+        self._awaited = Awaited()
+        self._validation = Validation(roster, group, emit, Exchange(clock))
         self._inbox: Inbox | None = None
-        #: Node id to client, of those who are asked in this round.
+        #: Node id to client, of those who are asked in this round, and replies aimed at.
         self._asked_nodes: dict[int, str] = {}
-        self._best_round = 0
+        self._wanted = self._best_round = 0
         self._round_bytes_down = self._round_bytes_up = 0
 
     # -------------------------------------------------------------- Flower's interface
@@ -125,8 +130,8 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             FederationError: FL302, fewer good replies than the quorum.
         """
         received = self._received(server_round, replies)
-        if received.good < self._needed(len(self._roster.nodes)):
-            raise FederationError(self._too_few(server_round, received))
+        if fault := self._quorum.fault(server_round, received.good, len(self._roster.nodes)):
+            raise FederationError(fault)
         state, loss = self._merged(server_round, self._state, received)
         return messages.pack(state), MetricRecord({"loss": loss})
 
@@ -137,7 +142,8 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         split = str(config.get("split", "validation"))
         best_round = int(config.get("best-round", self._best_round))
         self._round_bytes_down += messages.n_bytes(arrays) * len(self._roster.nodes)
-        return self._validation.requests(server_round, arrays, split, best_round)
+        counted = self._standing.counted
+        return self._validation.requests(server_round, arrays, split, best_round, counted)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord:
         """Return the mean of the meters' validation nMAE, and how many there are."""
@@ -181,16 +187,15 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
     def score(self, grid: Grid, progress: Progress, timeout: float) -> dict[str, ErrorSums]:
         """Ask every client for the error sums of the best model on the test windows."""
         state, best = progress.best_state, progress.best_round
-        return self._validation.ask(grid, 0, state, "test", best, timeout)
+        counted = self._standing_of(progress).counted
+        return self._validation.ask(grid, 0, state, "test", best, timeout, counted=counted)
 
     def _one_round(self, grid: Grid, progress: Progress, timeout: float) -> Progress:
         started = time.perf_counter()
         number = progress.round + 1
         self._round_bytes_down = self._round_bytes_up = 0
         self._best_round = progress.best_round
-        self._standing = Standing(
-            list(self._roster.nodes), self._gate, with_prefix(_STANDING, progress.memory)
-        )
+        self._standing = self._standing_of(progress)
         self._memory = with_prefix(_SERVER, progress.memory)
         if not progress.round:
             self._memory = self._merge.begin(progress.state)
@@ -202,6 +207,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             self._round_bytes_down += down
             self._round_bytes_up += up
         state, loss, simulated_s = self._trained(grid, number, progress.state, timeout)
+        self._settle(grid)
         if self._heterogeneity and self._inbox:
             self._heterogeneity.finish(number, self._inbox.accepted)
         scores = self._validated(grid, number, state, timeout)
@@ -230,29 +236,25 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
     ) -> tuple[Arrays, float, float]:
         """Return the next state, the mean training loss and the round's virtual time.
 
-        A round without its quorum is repeated with another draw, and then given up.
+        A round without its quorum is repeated with another draw, and then given up. The clients
+        begin it again where they began it before: a round that did not count leaves nothing.
 
         Raises:
             FederationError: FL302, no quorum in any attempt.
         """
         without: set[str] = set()
         spent_s = 0.0
-        # A round that is tried again begins where it began before, on the clients too.
-        remembers = self._work.control != "none" or bool(getattr(self._merge, "private", None))
-        restore = snapshot(grid, state) if remembers and self._gate.attempts > 1 else None
         for attempt in range(self._gate.attempts):
-            if attempt and restore:
-                restore()
+            self._settle(grid)
             selected = self._select(number, state, attempt, without)
             received = self._asked(grid, number, state, selected, timeout)
             plan = self._plan
             spent_s += plan.duration_s if plan else 0.0
             if plan is not None and not plan.is_enough and not self._closed_form:
-                self._emit(events.Note("warning", _worth_nothing(number, plan)))
+                self._emit(events.Note("warning", plan.worth_nothing(number)))
                 return state, float("nan"), spent_s
-            fault = self._merge.needs(received.good)
-            if not selected or received.good < self._needed(len(selected)):
-                fault = self._too_few(number, received, len(selected))
+            fault = self._quorum.fault(number, received.good, min(self._wanted, len(selected)))
+            fault = fault or self._merge.needs(received.good)
             if fault is None:
                 after, loss = self._merged(number, state, received)
                 return after, loss, spent_s
@@ -272,6 +274,8 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         """Let clients train and return their good replies."""
         if not isinstance(grid, InProcessEngine):
             requests = self._requests(number, messages.pack(state), selected)
+            if self._settings.by_the_clock:
+                return self._by_the_clock(grid, number, requests, timeout)
             return self._received(number, grid.send_and_receive(requests, timeout=timeout))
         assert self._inbox is not None
         control = self._merge.control(self._memory)
@@ -279,6 +283,27 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             state, selected, self._request(number), self._inbox.digest, control=control or None
         )
         return self._receive(blocks)
+
+    def _by_the_clock(
+        self, grid: Grid, number: int, requests: list[Message], timeout: float
+    ) -> Received:
+        """Take replies as they come until the round closes."""
+        assert self._inbox is not None
+        request = self._request(number, version_of(number, self._state))
+        reading = self._inbox.reading(request, self._asked_nodes, self._awaited)
+        closing = self._quorum.closing(min(self._wanted, len(requests)), timeout)
+        answered = self._exchange.ask(grid, requests, closing, reading.counts)
+        reading.late(answered.late)
+        return self._receive(reading.close(answered.silent))
+
+    def _settle(self, grid: Grid) -> None:
+        """Let the clients of this process know what counted; others are told in each request."""
+        if isinstance(grid, InProcessEngine):
+            grid.settle(self._standing.counted)
+
+    def _standing_of(self, progress: Progress) -> Standing:
+        kept = with_prefix(_STANDING, progress.memory)
+        return Standing(list(self._roster.nodes), self._gate, kept)
 
     def _receive(self, digests: Iterable[Digested | ClientFailure]) -> Received:
         assert self._inbox is not None
@@ -291,7 +316,16 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
     ) -> dict[str, float]:
         """Return the meters' validation nMAE."""
         self._round_bytes_down += arrays_bytes(state) * len(self._roster.nodes)
-        sums = self._validation.ask(grid, number, state, "validation", self._best_round, timeout)
+        sums = self._validation.ask(
+            grid,
+            number,
+            state,
+            "validation",
+            self._best_round,
+            timeout,
+            counted=self._standing.counted,
+            closing=self._quorum.evaluation(len(self._roster.nodes), timeout),
+        )
         return self._scored(number, sums)
 
     def _scored(self, number: int, sums: Mapping[str, ErrorSums]) -> dict[str, float]:
@@ -303,16 +337,13 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         return {name: nmae for name, nmae in scores.items() if name not in suspended}
 
     def _select(
-        self,
-        number: int,
-        state: Arrays,
-        attempt: int = 0,
-        without: Iterable[str] = (),
+        self, number: int, state: Arrays, attempt: int = 0, without: Iterable[str] = ()
     ) -> list[str]:
         """Draw the clients of a round and open the inbox for their replies."""
         eligible = self._standing.eligible(number)
         wanted = wanted_clients(self._settings.fraction_fit, len(self._roster.nodes))
-        wanted = min(wanted, len(eligible))
+        self._wanted = wanted = min(wanted, len(eligible))
+        wanted = min(at_least(self._settings.over_selection * wanted), len(eligible))
         # Those who failed in this very round are asked again only where the others are too few.
         others = [name for name in eligible if name not in set(without)]
         drawn_from = others if len(others) >= wanted else eligible
@@ -366,22 +397,20 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
 
     def _requests(self, number: int, arrays: ArrayRecord, selected: Iterable[str]) -> list[Message]:
         control = self._merge.control(self._memory)
-        content = messages.train_request(
+        return messages.train_requests(
             arrays,
             self._request(number, version_of(number, self._state)),
             messages.pack(control) if control else None,
+            {name: self._roster.nodes[name] for name in selected},
+            self._standing.counted,
         )
-        return [
-            Message(content, self._roster.nodes[name], messages.TRAIN, group_id=str(number))
-            for name in selected
-        ]
 
     def _received(self, number: int, replies: Iterable[Message]) -> Received:
         if self._inbox is None:  # `aggregate_train` without `configure_train`
             self._select(number, self._state)
         assert self._inbox is not None
         request = self._request(number, version_of(number, self._state))
-        return self._receive(self._inbox.read(replies, request, self._asked_nodes))
+        return self._receive(self._inbox.read(replies, request, self._asked_nodes, self._awaited))
 
     def _merged(self, number: int, state: Arrays, received: Received) -> tuple[Arrays, float]:
         """Return the next state and the mean training loss."""
@@ -389,25 +418,3 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self._inbox.accept(received)
         after, self._memory = self._merge(state, received.merged, self._memory)
         return after, received.loss
-
-    def _needed(self, asked: int) -> int:
-        """Return the good replies that a round needs."""
-        if self._closed_form:
-            return self._settings.min_clients
-        return max(self._settings.min_clients, math.ceil(self._gate.quorum * asked - 1e-9))
-
-    def _too_few(self, number: int, received: Received, asked: int = 0) -> Fault:
-        return Fault(
-            "FL302",
-            f"round {number} has {received.good} good replies, it needs "
-            f"{max(self._needed(asked), 1)}",
-            "[federation] min-clients, [gate] quorum",
-            "see the rejected replies of the run; then continue it with --resume",
-        )
-
-
-def _worth_nothing(number: int, plan: RoundPlan) -> str:
-    return (
-        f"round {number} is worth nothing: {len(plan.accepted)} replies after "
-        f"{plan.duration_s:.4g} s (virtual time), min-clients is {plan.min_clients}"
-    )

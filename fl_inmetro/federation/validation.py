@@ -11,7 +11,9 @@ from flwr.serverapp import Grid
 from fl_inmetro import events
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation import messages
+from fl_inmetro.federation.closing import Closing
 from fl_inmetro.federation.engines import InProcessEngine
+from fl_inmetro.federation.exchange import Exchange
 from fl_inmetro.federation.inbox import REFUSED, failed
 from fl_inmetro.federation.roster import Roster
 from fl_inmetro.learning.trainer import ClientFailure
@@ -26,32 +28,79 @@ class Validation:
         roster: The clients; all of them are asked.
         group: Number of the federation (for events).
         emit: Where events go.
+        exchange: How rounds that close by the clock ask.
     """
 
-    def __init__(self, roster: Roster, group: int, emit: events.Emit) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        group: int,
+        emit: events.Emit,
+        exchange: Exchange | None = None,
+    ) -> None:
+        self._exchange = exchange or Exchange()
         self._nodes = roster.nodes
         self._names = {node: name for name, node in roster.nodes.items()}
         self._group = group
         self._emit = emit
 
     def ask(
-        self, grid: Grid, number: int, state: Arrays, split: str, best_round: int, timeout: float
+        self,
+        grid: Grid,
+        number: int,
+        state: Arrays,
+        split: str,
+        best_round: int,
+        timeout: float,
+        *,
+        counted: Mapping[str, int] | None = None,
+        closing: Closing | None = None,
     ) -> dict[str, ErrorSums]:
-        """Return the error sums of `validation` or `test` by meter, sorted by name."""
+        """Return the error sums of `validation` or `test` by meter, sorted by name.
+
+        Args:
+            grid: The nodes.
+            number: The round.
+            state: The model.
+            split: `validation` or `test`.
+            best_round: The best round so far.
+            timeout: How long to wait, seconds.
+            counted: Client to the last round whose merge its reply was part of.
+            closing: When to go on with the sums that have come; None = at the timeout.
+        """
         if isinstance(grid, InProcessEngine):
             evaluated = grid.evaluate_blocks(state, split, best_round, list(self._nodes))
             return self._collected(number, evaluated)
-        requests = self.requests(number, messages.pack(state), split, best_round)
-        return self.read(number, grid.send_and_receive(requests, timeout=timeout))
+        requests = self.requests(number, messages.pack(state), split, best_round, counted)
+        if closing is None:
+            return self.read(number, grid.send_and_receive(requests, timeout=timeout))
+        replies: list[Message] = []
+
+        def take(reply: Message) -> bool:
+            replies.append(reply)
+            return bool(reply.has_content())
+
+        self._exchange.ask(grid, requests, closing, take)
+        return self.read(number, replies)
 
     def requests(
-        self, number: int, arrays: ArrayRecord, split: str, best_round: int
+        self,
+        number: int,
+        arrays: ArrayRecord,
+        split: str,
+        best_round: int,
+        counted: Mapping[str, int] | None = None,
     ) -> list[Message]:
         """Return the messages that ask every client."""
-        content = messages.evaluate_request(arrays, number, split, best_round)
+        told = counted or {}
         return [
-            Message(content, node, messages.EVALUATE, group_id=str(number))
-            for node in self._nodes.values()
+            Message(
+                messages.evaluate_request(arrays, number, split, best_round, told.get(name)),
+                node,
+                messages.EVALUATE,
+                group_id=str(number),
+            )
+            for name, node in self._nodes.items()
         ]
 
     def read(self, number: int, replies: Iterable[Message]) -> dict[str, ErrorSums]:

@@ -25,6 +25,7 @@ from itertools import accumulate
 from fl_inmetro import seeds
 from fl_inmetro.config.virtual_time import DeviceProfile, VirtualTime
 from fl_inmetro.errors import Fault, FederationError
+from fl_inmetro.federation.closing import Closing, at_least, replies_of
 
 #: Why the reply of a client that could have taken part is not there.
 DROPPED_OUT, LATE, NOT_REACHABLE = "FL309", "FL310", "FL311"
@@ -32,8 +33,6 @@ DROPPED_OUT, LATE, NOT_REACHABLE = "FL309", "FL310", "FL311"
 _STREAM = "virtual time"
 _BITS_PER_MBIT = 1e6
 _FLOP_PER_GFLOP = 1e9
-#: Keeps 1.1 · 10 at 11 and not, by a rounding error, at 12.
-_ROUNDING = 1e-9
 
 
 # ---------------------------------------------------------------------------------- work
@@ -249,6 +248,13 @@ class RoundPlan:
         """Who has to train: the accepted, or nobody in a round that is worth nothing."""
         return self.accepted if self.is_enough else ()
 
+    def worth_nothing(self, number: int) -> str:
+        """Return what is said of round `number` when its replies are not enough."""
+        return (
+            f"round {number} is worth nothing: {len(self.accepted)} replies after "
+            f"{self.duration_s:.4g} s (virtual time), min-clients is {self.min_clients}"
+        )
+
     def absences(self) -> list[Absence]:
         """Return why each client that was out of reach, vanished or came late is missing."""
         closed = f"the round closed after {self.duration_s:.4g} s"
@@ -301,7 +307,7 @@ def plan_round(
         load_of: What the round asks of a client.
     """
     settings = fleet.settings
-    places = _at_least(settings.over_selection * wanted)
+    places = at_least(settings.over_selection * wanted)
     due_s: dict[str, float] = {}
     unavailable: list[str] = []
     dropped: list[str] = []
@@ -320,12 +326,10 @@ def plan_round(
     asked = sorted(due_s)
     gone = set(dropped)
     arrival_s = {name: due_s[name] for name in asked if name not in gone}
-    needed = max(min_clients, min(_at_least(settings.quorum * wanted), len(asked)))
+    needed = max(min_clients, 1, min(replies_of(settings.quorum, wanted), len(asked)))
     # Nobody asked and no deadline: nothing is waited for, the server begins the next round.
     given_up_s = settings.deadline_s or max(due_s.values(), default=0.0)
-    moments_s = sorted(arrival_s.values())
-    quorum_s = moments_s[needed - 1] if len(moments_s) >= needed else math.inf
-    duration_s = min(quorum_s, given_up_s)
+    duration_s = Closing(needed, given_up_s).moment_s(arrival_s.values())
     return RoundPlan(
         asked=tuple(asked),
         accepted=tuple(name for name, moment_s in arrival_s.items() if moment_s <= duration_s),
@@ -348,7 +352,3 @@ class VirtualClock:
     def after(self, plan: RoundPlan) -> VirtualClock:
         """Return the clock when the round has closed. The server's own work takes no time."""
         return VirtualClock(self.elapsed_s + plan.duration_s)
-
-
-def _at_least(number: float) -> int:
-    return max(1, math.ceil(number - _ROUNDING))
