@@ -12,6 +12,7 @@ from fl_inmetro.cli.forecast import forecast, score
 from fl_inmetro.cli.report import report_command
 from fl_inmetro.cli.run import compare, run
 from fl_inmetro.cli.typer_compat import mend_help
+from fl_inmetro.cli.versus import versus_command
 from fl_inmetro.i18n import text
 
 mend_help()
@@ -52,6 +53,7 @@ app.command("attack", help=text("attack.help"))(attack)
 app.command("forecast", help=text("cli.forecast.help"))(forecast)
 app.command("score", help=text("cli.score.help"))(score)
 app.add_typer(data.app, name="data")
+runs.app.command("test", help=text("runs.command.test"))(versus_command)
 app.add_typer(runs.app, name="runs")
 app.command("report", help=text("runs.command.report"))(report_command)
 app.command("explain", help=text("cli.explain.help"))(explain)

@@ -15,24 +15,44 @@ from rich.table import Table
 from rich.text import Text
 
 from fl_inmetro.i18n import Language, number, text
+from fl_inmetro.metrics import QUANTILE_SCORES
 
 #: Columns of a place without a width.
 _UNLIMITED = 10_000
 
 #: Columns that give way on a narrow terminal, first to go first; the report has them all.
-_OPTIONAL = ("worst_decile_nmae", "wmape", "rmse_kwh", "seconds", "mase", "better_than_local")
+_OPTIONAL = (
+    "worst_decile_nmae",
+    "wmape",
+    "rmse_kwh",
+    "nrmse",
+    "seconds",
+    "mase",
+    "coverage_80",
+    "pinball",
+    "better_than_local",
+)
 _COUNTS = ("clients", "points", "bytes")
 _COLUMNS = (
     "nmae",
     "wmape",
     "mae_kwh",
     "rmse_kwh",
+    "nrmse",
     "mase",
+    "pinball",
+    "coverage_80",
     "worst_decile_nmae",
     "better_than_local",
     "bytes",
     "seconds",
 )
+
+#: Columns that are there when a row has them.
+_IF_ANY = frozenset({"pinball", "coverage_80", "better_than_local"})
+
+#: Shares, written in per cent.
+_SHARES = frozenset({"coverage_80", "coverage_80_in_70_90", "better_than_local"})
 
 
 def print_scores(rows: Sequence[dict[str, Any]], lang: Language) -> None:
@@ -72,7 +92,7 @@ def score_table(
         "training": [text(f"cli.training.{row['training']}", lang) for row in rows],
     }
     for name in _COLUMNS:
-        if name != "better_than_local" or any(row.get(name) is not None for row in rows):
+        if name not in _IF_ANY or any(row.get(name) is not None for row in rows):
             cells[name] = [_cell(row.get(name), name, lang) for row in rows]
     heads = {name: text(f"cli.table.{name}", lang) for name in cells}
     dropped = []
@@ -116,9 +136,15 @@ def _width(cells: Mapping[str, Sequence[str]], heads: Mapping[str, str]) -> int:
 
 
 def _notes(cells: Mapping[str, Sequence[str]], dropped: Sequence[str], lang: Language) -> list[str]:
-    explained = [
-        n for n in ("nmae", "worst_decile_nmae", "better_than_local", "bytes") if n in cells
-    ]
+    explainable = (
+        "nmae",
+        "pinball",
+        "coverage_80",
+        "worst_decile_nmae",
+        "better_than_local",
+        "bytes",
+    )
+    explained = [n for n in explainable if n in cells]
     lines = [text(f"cli.table.explain.{name}", lang) for name in explained]
     if dropped:
         lines.append(text("cli.table.dropped", lang, columns=", ".join(dropped)))
@@ -137,11 +163,13 @@ def plain_scores(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fleet_table(scores: Mapping[str, float], lang: Language) -> Table:
-    """Return one fleet's scores, one per line."""
+    """Return one fleet's scores, one per line; those of quantiles only where there are any."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, justify="right")
     for name, value in scores.items():
+        if name in QUANTILE_SCORES and value != value:
+            continue
         label = text(f"cli.table.{name}", lang)
         whole = name in _COUNTS
         table.add_row(label, number(value, 0, lang) if whole else _score(value, name, lang))
@@ -167,14 +195,14 @@ def size(n_bytes: float | None, lang: Language) -> str:
 def _cell(value: float | None, name: str, lang: Language) -> str:
     if name == "bytes":
         return size(value, lang)
-    if name == "better_than_local":
-        return "–" if value is None else number(100 * value, 0, lang) + " %"
     return _score(value, name, lang)
 
 
 def _score(value: float | None, name: str, lang: Language) -> str:
     if value is None or value != value:
         return "–"
+    if name in _SHARES:
+        return number(100 * value, 1 if name == "coverage_80" else 0, lang) + " %"
     if name == "seconds":
         return number(value, 1, lang)
     if name.endswith("_kwh"):

@@ -98,9 +98,7 @@ class ErrorSums:
         """
         points = _points(forecast, target_kwh)
         # One row of zeros behind: a segment without windows would otherwise take its neighbour's.
-        rows = np.stack(
-            [np.append(p.sum(axis=1, dtype=np.float64), 0.0) for p in points.values()]
-        )
+        rows = np.stack([np.append(p.sum(axis=1, dtype=np.float64), 0.0) for p in points.values()])
         start = np.cumsum(count) - count
         sums = np.where(count > 0, np.add.reduceat(rows, start, axis=1), 0.0).T.tolist()
         return [

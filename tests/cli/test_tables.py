@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ def row(model: str, training: str, nmae: float | None, **values: float | None) -
         "wmape": 0.0912,
         "mae_kwh": 6.5011,
         "rmse_kwh": 17.7432,
+        "nrmse": 0.2012,
         "mase": 0.9312,
         "worst_decile_nmae": 0.4321,
         "bytes": 0.0,
@@ -35,7 +37,16 @@ ROWS = [
     row("nlinear", "local", 0.1463),
     row("nlinear", "federated", 0.1402, bytes=157_012_345.0, better_than_local=0.8721),
     row("nlinear", "centralised", 0.1399, bytes=14_567_890.0, better_than_local=0.9302),
-    row("mlp", "federated", 0.1333, bytes=157_012_345.0, better_than_local=1.0, mae_kwh=1352.4),
+    row(
+        "mlp",
+        "federated",
+        0.1333,
+        bytes=157_012_345.0,
+        better_than_local=1.0,
+        mae_kwh=1352.4,
+        pinball=0.0361,
+        coverage_80=0.8042,
+    ),
 ]
 LANGUAGES: tuple[Language, ...] = ("en", "pt-BR")
 
@@ -108,6 +119,29 @@ def test_a_pipe_gets_all_columns_and_columns_gives_it_a_width(capsys, monkeypatc
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
     assert "not shown for want of width: worst 10 %" in printed
+
+
+def test_quantiles_have_columns_only_where_there_are_quantiles():
+    lines, notes = drawn(10_000, "en", ROWS)
+    assert "0.0361" in lines[-1]
+    assert "80.4 %" in lines[-1]
+    assert any(note.startswith("in 80 %: ") for note in notes)
+    lines, notes = drawn(10_000, "en", ROWS[:-1])
+    assert "pinball" not in lines[0]
+    assert not any("80 %" in note for note in notes)
+
+
+def test_a_fleet_without_quantiles_shows_no_scores_of_them():
+    def said(**values: float) -> str:
+        file = io.StringIO()
+        Console(file=file, width=200).print(tables.fleet_table(values, "pt-BR"))
+        return file.getvalue()
+
+    assert said(nmae=0.1, pinball=math.nan, coverage_80=math.nan).split() == ["nMAE", "0,1000"]
+    shown = said(nmae=0.1, pinball=0.0361, coverage_80=0.8, coverage_80_in_70_90=0.912)
+    assert "0,0361" in shown
+    assert "80,0 %" in shown
+    assert "91 %" in shown
 
 
 @pytest.mark.parametrize(

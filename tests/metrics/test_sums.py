@@ -88,10 +88,7 @@ def test_nothing_scored_gives_nan_and_not_an_error():
 # -------------------------------------------------------------------------------- monoid
 SUMS = st.builds(
     lambda numbers, counts: ErrorSums(
-        **{
-            n: counts.pop() if n in COUNTS else numbers.pop()
-            for n in SUM_NAMES
-        }
+        **{n: counts.pop() if n in COUNTS else numbers.pop() for n in SUM_NAMES}
     ),
     st.lists(st.floats(-1e6, 1e6), min_size=10, max_size=10),
     st.lists(st.integers(0, 10**6), min_size=5, max_size=5),
