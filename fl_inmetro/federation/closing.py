@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fl_inmetro.config.federation import Federation
 from fl_inmetro.config.strategy import Gate
 from fl_inmetro.errors import Fault
+from fl_inmetro.federation.selection import wanted_clients
 
 #: Keeps 1.1 · 10 at 11 and not, by a rounding error, at 12.
 _ROUNDING = 1e-9
@@ -80,6 +81,16 @@ class Quorum:
         self._settings = settings
         share = 0.0 if closed_form else gate.quorum
         self._quorum = share if settings.quorum is None else settings.quorum
+
+    def aims(self, members: int, eligible: int) -> tuple[int, int]:
+        """Return how many replies are wanted of a round, and how many clients are asked for them.
+
+        Args:
+            members: Clients of the federation, whose share is wanted.
+            eligible: Those of them who may be asked.
+        """
+        wanted = min(wanted_clients(self._settings.fraction_fit, members), eligible)
+        return wanted, min(at_least(self._settings.over_selection * wanted), eligible)
 
     def needed(self, wanted: int) -> int:
         """Return the good replies without which a round of `wanted` replies is repeated."""

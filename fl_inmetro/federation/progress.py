@@ -134,6 +134,11 @@ def with_prefix(prefix: str, arrays: Arrays) -> Arrays:
     return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
+def prefixed(prefix: str, arrays: Arrays) -> Arrays:
+    """Return the arrays with `prefix` before their names."""
+    return {prefix + name: array for name, array in arrays.items()}
+
+
 def mean_of(scores: Mapping[str, float]) -> float:
     """Return the mean of the meters' scores; nan without any."""
     return float(np.mean(list(scores.values()))) if scores else float("nan")

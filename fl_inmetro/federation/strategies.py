@@ -18,17 +18,17 @@ from fl_inmetro.config.schema import Federation
 from fl_inmetro.config.strategy import Gate
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation import messages
-from fl_inmetro.federation.closing import Quorum, at_least
+from fl_inmetro.federation.closing import Quorum
 from fl_inmetro.federation.engines import Digested, InProcessEngine
 from fl_inmetro.federation.exchange import Awaited, Clock, Exchange
 from fl_inmetro.federation.heterogeneity import Heterogeneity
 from fl_inmetro.federation.inbox import Inbox, Received
 from fl_inmetro.federation.planner import RoundPlanner
-from fl_inmetro.federation.progress import Progress, begin, mean_of, with_prefix
+from fl_inmetro.federation.progress import Progress, begin, mean_of, prefixed, with_prefix
 from fl_inmetro.federation.recipes import merge_for
 from fl_inmetro.federation.roster import Roster
 from fl_inmetro.federation.rules import Merge
-from fl_inmetro.federation.selection import Draw, Sampler, Uniform, wanted_clients
+from fl_inmetro.federation.selection import Draw, Sampler, Uniform
 from fl_inmetro.federation.sent import arrays_bytes, version_of
 from fl_inmetro.federation.standing import Standing
 from fl_inmetro.federation.validation import Validation, sums_bytes
@@ -212,8 +212,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             self._heterogeneity.finish(number, self._inbox.accepted)
         scores = self._validated(grid, number, state, timeout)
         moved = self._round_bytes_down + self._round_bytes_up
-        memory = {_SERVER + name: array for name, array in self._memory.items()}
-        memory |= {_STANDING + name: a for name, a in self._standing.to_arrays().items()}
+        memory = prefixed(_SERVER, self._memory) | prefixed(_STANDING, self._standing.to_arrays())
         keep_last = self._settings.keep == "last"
         after = progress.after(state, scores, moved, simulated_s, memory, keep_last=keep_last)
         self._emit(
@@ -341,12 +340,10 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
     ) -> list[str]:
         """Draw the clients of a round and open the inbox for their replies."""
         eligible = self._standing.eligible(number)
-        wanted = wanted_clients(self._settings.fraction_fit, len(self._roster.nodes))
-        self._wanted = wanted = min(wanted, len(eligible))
-        wanted = min(at_least(self._settings.over_selection * wanted), len(eligible))
+        self._wanted, places = self._quorum.aims(len(self._roster.nodes), len(eligible))
         # Those who failed in this very round are asked again only where the others are too few.
         others = [name for name in eligible if name not in set(without)]
-        drawn_from = others if len(others) >= wanted else eligible
+        drawn_from = others if len(others) >= places else eligible
         draw = Draw(
             self._seed,
             number,
@@ -355,7 +352,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             self._standing.scores,
             self._planner.reachable(number) if self._planner else lambda name: True,
         )
-        selected = self._sampler(drawn_from, wanted, draw) if drawn_from else []
+        selected = self._sampler(drawn_from, places, draw) if drawn_from else []
         self._state = state
         asked = tuple(selected)
         absences = []

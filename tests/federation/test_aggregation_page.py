@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fl_inmetro.config.federation import Federation
 from fl_inmetro.config.strategy import STRATEGY_NAMES, Gate, Strategy
 from fl_inmetro.federation.recipes import compose
 from fl_inmetro.federation.selection import SAMPLERS
@@ -60,6 +61,17 @@ def test_parts_and_numbers_are_those_of_the_program(name):
 
 def test_the_samplers():
     assert {plain(row[0]) for row in rows("`sampler`")} == set(SAMPLERS)
+
+
+def test_when_a_round_closes():
+    said = {plain(row[0]).replace("-", "_"): row[1] for row in rows("when")}
+    known = Federation().model_dump()
+    assert {"over_selection", "deadline_s", "quorum", "timeout_s"} < said.keys() <= known.keys()
+    for key, shown in said.items():
+        if known[key] is None:
+            assert shown in ("none", "that of `[gate]`")
+        else:
+            assert float(shown) == known[key], key
 
 
 def test_the_gate():

@@ -87,6 +87,16 @@ def test_which_quorum_counts():
     assert Quorum(Federation(quorum=0.9), gate, closed_form=True).needed(20) == 18
 
 
+def test_how_many_are_asked():
+    """Bonawitz et al. (2019) ask 1.3 times the wanted: of 40 clients, half are 20, and 26 asked."""
+    quorum = Quorum(Federation(fraction_fit=0.5, over_selection=1.3), Gate(), closed_form=False)
+    assert quorum.aims(40, 40) == (20, 26)
+    assert quorum.aims(40, 22) == (20, 22)  # no more than there are
+    assert quorum.aims(40, 12) == (12, 12)
+    assert quorum.aims(40, 0) == (0, 0)
+    assert Quorum(Federation(), Gate(), closed_form=False).aims(7, 7) == (7, 7)
+
+
 def test_what_is_waited_for():
     settings = Federation(deadline_s=5, quorum=0.5, timeout_s=60)
     quorum = Quorum(settings, Gate(), closed_form=False)
