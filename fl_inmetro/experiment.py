@@ -95,9 +95,10 @@ def _run_job(
 ) -> Done:
     """Train the federations of a job."""
     del before  # what is trained depends on nothing that was
-    learner = learner_for(job.model, settings_of(job, config).models)
+    settings = settings_of(job, config)
+    learner = learner_for(job.model, settings.models)
     groups = groups_of(job, list(prepared.clients.values()))
-    rounds = 1 if learner.closed_form else config.federation.num_server_rounds
+    rounds = 1 if learner.closed_form else settings.federation.num_server_rounds
     emit(
         events.RunStarted(
             job.model, job.training, len(prepared.clients), len(groups), rounds, recorder.resumed
@@ -117,7 +118,7 @@ def _run_job(
                 grid,
                 group,
                 learner,
-                settings_of(job, config),
+                settings,
                 recorder,
                 emit,
                 rewind,

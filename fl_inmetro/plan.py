@@ -171,8 +171,16 @@ def settings_of(job: Job, config: RunConfig) -> RunConfig:
     """
     if job.training == "federated":
         return _with_clients_rate(job, config)
-    alone = config.federation.model_copy(
-        update={"min_clients": 1, "quorum": None, "over_selection": 1.0, "deadline_s": None}
+    settings = config.federation
+    alone = settings.model_copy(
+        update={
+            "min_clients": 1,
+            "quorum": None,
+            "over_selection": 1.0,
+            "deadline_s": None,
+            "local_steps": 0,
+            "num_server_rounds": settings.rounds_alone or settings.num_server_rounds,
+        }
     )
     here = VirtualTime()  # nothing is sent anywhere
     # One client merges with nobody: plain FedAvg is its training as it is.
@@ -192,11 +200,13 @@ def settings_of(job: Job, config: RunConfig) -> RunConfig:
 
 
 def _with_clients_rate(job: Job, config: RunConfig) -> RunConfig:
-    """Return the settings with `[strategy] eta_l` as the model's own learning rate."""
-    own, eta_l = getattr(config.models, job.model), config.strategy.eta_l
-    if eta_l is None or not isinstance(own, Gradient):
+    """Return the settings with `[strategy] eta_l` and `optimizer_l` as the model's own."""
+    own, strategy = getattr(config.models, job.model), config.strategy
+    given = {"eta_l": strategy.eta_l, "optimizer": strategy.optimizer_l}
+    change = {name: value for name, value in given.items() if value is not None}
+    if not change or not isinstance(own, Gradient):
         return config
-    models = config.models.model_copy(update={job.model: own.model_copy(update={"eta_l": eta_l})})
+    models = config.models.model_copy(update={job.model: own.model_copy(update=change)})
     return config.model_copy(update={"models": models})
 
 

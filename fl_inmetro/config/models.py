@@ -52,6 +52,7 @@ class Gradient(Table):
         optimizer: Local optimiser, fresh in every round. `adam` adds the decay to the gradient,
             `adamw` shrinks the weights beside it.
         eta_l: Local learning rate; the models' own defaults are chosen for `adam`.
+        eta_l_schedule: `cosine` lets it fall to zero over the rounds.
         momentum: Momentum of `sgd`; 0 = plain.
         batch_size: Windows per step; 0 = full batch.
         weight_decay: Weight decay.
@@ -64,6 +65,7 @@ class Gradient(Table):
     mean_corner: float | None = Field(None, gt=0)
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     eta_l: float = Field(3e-3, gt=0)
+    eta_l_schedule: Literal["constant", "cosine"] = "constant"
     momentum: float = Field(0.0, ge=0, lt=1)
     batch_size: int = Field(32, ge=0)
     weight_decay: float = Field(0.0, ge=0)

@@ -66,6 +66,10 @@ class Strategy(Table):
         server_optimizer: What the server does with that one update.
         eta: Server learning rate η.
         eta_l: Clients' learning rate η_l; None = that of the model.
+        optimizer_l: Clients' optimiser; None = that of the model.
+        eta_schedule: `cosine` lets the server's step fall to zero over the rounds.
+        bias_correction: The moments of `fedadam` as Kingma & Ba (2015) correct them, from v = 0;
+            Reddi et al. (2021) begin at v = τ² and correct nothing.
         beta_1: Server momentum, or decay of the first moment.
         beta_2: Decay of the second moment.
         tau: Adaptivity τ, the floor under the root of the second moment.
@@ -87,6 +91,9 @@ class Strategy(Table):
     server_optimizer: ServerOptimizerName | None = None
     eta: float | None = Field(None, gt=0)
     eta_l: float | None = Field(None, gt=0)
+    optimizer_l: Literal["sgd", "adam", "adamw"] | None = None
+    eta_schedule: Literal["constant", "cosine"] = "constant"
+    bias_correction: bool = False
     beta_1: float | None = Field(None, ge=0, lt=1)
     beta_2: float | None = Field(None, ge=0, lt=1)
     tau: float | None = Field(None, gt=0)
@@ -187,6 +194,15 @@ class Gate(Table):
             studies of what then happens.
         norm_factor: A reply whose norm is above so many times the cohort's median is refused,
             unless norms of this cohort differ so much anyway (`federation/gate.py`, `limits_of`).
+        spread_factor: A client whose sums lie so many times as far from the cohort's median as
+            the median client's is refused: those that standardise features at enrolment, and
+            those of a model in closed form (`learning/enrolment.py`).
+        fit: Whether sums of a model in closed form are refused that contradict the model of the
+            others (`learning/sums.py`).
+        statistics: What standardises the features: the pooled `sums`, or the `median` of the
+            clients' means and variances, which no minority can carry away.
+        max_share: No client counts for more than this share of the rows in it; 1 = as many as it
+            has.
         copies: Whether identical replies of several clients, and replies that a client has sent
             before, are let in.
         strikes: A client whose replies were refused so often is suspended; 0 = never.
@@ -197,6 +213,10 @@ class Gate(Table):
 
     enabled: bool = True
     norm_factor: float = Field(10.0, gt=1)
+    spread_factor: float = Field(100.0, gt=1)
+    fit: bool = True
+    statistics: Literal["sums", "median"] = "sums"
+    max_share: float = Field(1.0, gt=0, le=1)
     copies: bool = False
     strikes: int = Field(3, ge=0)
     suspended_rounds: int = Field(0, ge=0)

@@ -35,6 +35,7 @@ class RoundPlanner:
         merge: What a reply holds.
         closed_form: Whether clients send sums.
         epochs: Local epochs.
+        share_of: The share of them that a client works through, where its steps are bounded.
         min_clients: Replies without which a round is worth nothing.
     """
 
@@ -47,6 +48,7 @@ class RoundPlanner:
         closed_form: bool,
         epochs: int,
         min_clients: int,
+        share_of: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
         self._fleet = fleet
         self._roster = roster
@@ -54,6 +56,7 @@ class RoundPlanner:
         self._closed_form = closed_form
         self._epochs = epochs
         self._min_clients = min_clients
+        self._share_of = share_of
 
     def reachable(self, number: int) -> Callable[[str], bool]:
         """Return whether a client can be reached when round `number` starts."""
@@ -122,6 +125,7 @@ class RoundPlanner:
             points = roster.points[name]
             if self._closed_form:
                 return Load(sums_flop(points, roster.x_shape[-1] + 1), down, up)
-            return Load(training_flop(points, self._epochs, size, uses), down, up)
+            flop = training_flop(points, self._epochs, size, uses) * self._share_of(name)
+            return Load(flop, down, up)
 
         return load_of

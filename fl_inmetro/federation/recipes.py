@@ -6,7 +6,6 @@ one by one, so a robust rule, a server optimiser and a proximal term combine fre
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,9 +18,9 @@ from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.robust import rule_factory
 from fl_inmetro.federation.roster import Roster
 from fl_inmetro.federation.rules import Merge, StatisticsMerge
-from fl_inmetro.federation.server_optimizers import SERVER_OPTIMIZERS
+from fl_inmetro.federation.server_optimizers import SERVER_OPTIMIZERS, Falling
 from fl_inmetro.learning.update import Learner
-from fl_inmetro.learning.work import LocalWork
+from fl_inmetro.learning.work import LocalWork, steps_of
 
 Weighing = Literal["points", "uniform", "local-work", "loss", "age"]
 Control = Literal["none", "scaffold", "feddyn"]
@@ -97,7 +96,7 @@ class Composition:
         """Return a number of `[strategy]`: as given, else the entry's own, else 0 (off)."""
         return float(getattr(self.filled, name) or 0.0)
 
-    def work(self, epochs: int) -> LocalWork:
+    def work(self, epochs: int, steps: int = 0) -> LocalWork:
         """Return what the clients are asked to do in a round."""
         control = self.recipe.control
         return LocalWork(
@@ -106,6 +105,7 @@ class Composition:
             control=control,
             alpha=self.number("alpha"),
             start_loss=self.recipe.weighing == "loss",
+            steps=steps,
         )
 
     @property
@@ -171,6 +171,8 @@ def merge_for(
     private: frozenset[str] = frozenset(),
     roster: Roster | None = None,
     epochs: int = 1,
+    steps: int = 0,
+    rounds: int = 0,
 ) -> Merge:
     """Return how this learner's updates are merged under this strategy.
 
@@ -180,6 +182,8 @@ def merge_for(
         private: Parameters that stay on the clients.
         roster: The clients; what SCAFFOLD, FedNova and FedDyn know of them.
         epochs: Local epochs, for FedNova.
+        steps: At most so many steps of them, for FedNova; 0 = all.
+        rounds: All rounds, for a server step that falls with them.
     """
     if learner.closed_form:
         return StatisticsMerge(learner)
@@ -187,12 +191,15 @@ def merge_for(
     recipe = composition.recipe
     points = roster.points if roster else {}
     rule = composition.rule
+    optimizer = SERVER_OPTIMIZERS[composition.server_optimizer](composition.filled)
+    if settings.eta_schedule == "cosine":
+        optimizer = Falling(optimizer, max(rounds, 1))
     return DeltaMerge(
-        SERVER_OPTIMIZERS[composition.server_optimizer](composition.filled),
+        optimizer,
         private,
         rule_of=None if rule == "mean" else rule_factory(rule, settings),
         remembers=rule == "centered-clipping",
-        weighing=_weighing(composition, learner, roster, epochs),
+        weighing=_weighing(composition, learner, roster, epochs, steps),
         scaffold=recipe.control == "scaffold",
         total_points=float(sum(points.values())) if recipe.control == "scaffold" else 0.0,
         beta=composition.number("beta"),
@@ -202,7 +209,7 @@ def merge_for(
 
 
 def _weighing(
-    composition: Composition, learner: Learner, roster: Roster | None, epochs: int
+    composition: Composition, learner: Learner, roster: Roster | None, epochs: int, steps: int
 ) -> weighing.Weighing:
     kind = composition.recipe.weighing
     if kind in ("points", "uniform"):
@@ -216,12 +223,9 @@ def _weighing(
     mu = composition.number("mu")
     return weighing.ByLocalWork(
         {
-            name: weighing.local_work_of(steps_of(count, settings, epochs), settings, mu)
+            name: weighing.local_work_of(
+                steps_of(count, settings.batch_size, epochs, steps), settings, mu
+            )
             for name, count in windows.items()
         }
     )
-
-
-def steps_of(windows: int, settings: Gradient, epochs: int) -> int:
-    """Return the local steps of a client with so many training windows."""
-    return epochs * math.ceil(windows / (settings.batch_size or windows))

@@ -55,6 +55,10 @@ class TrainRequest:
             "best-round": self.best_round,
             "mu": self.work.mu,
         }
+        if self.work.steps:
+            values["local-steps"] = self.work.steps
+        if self.work.rate != 1.0:
+            values["rate"] = self.work.rate
         if self.delta:
             values["reply"] = "delta"
         if self.work.dp:
@@ -92,6 +96,8 @@ class TrainRequest:
                 float(config.get("alpha", 0.0)),
                 bool(config.get("start-loss", False)),
                 bool(config.get("probe", False)),
+                int(config.get("local-steps", 0)),
+                float(config.get("rate", 1.0)),
             ),
             int(config.get("best-round", 0)),
             config.get("reply") == "delta",

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from fl_inmetro.config.strategy import ServerOptimizerName, Strategy
 from fl_inmetro.learning.update import Arrays
+from fl_inmetro.learning.work import cosine
 
 Floats = NDArray[np.float64]
 
 #: `paper`: Reddi et al. (2021), Algorithm 2. `flower`: as Flower 1.41 has it (see `Adam`).
-Form = Literal["paper", "flower"]
+#: `corrected`: with the bias correction of Kingma & Ba (2015), Adam only.
+Form = Literal["paper", "flower", "corrected"]
 
 #: Prefixes of the moments in the memory, and the key of the number of steps made.
 FIRST, SECOND, STEPS = "m.", "v.", "t"
@@ -132,7 +134,9 @@ class Adam:
         beta_1: Decay β₁ of the first moment.
         beta_2: Decay β₂ of the second moment.
         tau: Adaptivity τ; a larger one adapts less.
-        form: v begins at τ² and nothing is corrected (`paper`), or as Flower has it (`flower`).
+        form: v begins at τ² and nothing is corrected (`paper`), or as Flower has it (`flower`), or
+            v begins at 0 and w ← w + η m̂ / (√v̂ + τ) with m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+            at step t (`corrected`; Kingma & Ba 2015, Algorithm 1).
     """
 
     eta: float = 0.01
@@ -142,15 +146,22 @@ class Adam:
     form: Form = "paper"
 
     def begin(self, like: Arrays) -> Arrays:
-        """Return m = 0, the first v, and in Flower's form the number of steps made."""
+        """Return m = 0, the first v, and in the forms that need it the number of steps made."""
         memory = _moments(like, self.tau, self.form)
-        return memory | {STEPS: np.zeros(1)} if self.form == "flower" else memory
+        return memory if self.form == "paper" else memory | {STEPS: np.zeros(1)}
 
     def step(self, delta: Arrays, memory: Arrays) -> tuple[Arrays, Arrays]:
         """Return η m / (√v + τ)."""
         if self.form == "paper":
             return _adaptive(self.eta, self.beta_1, self.tau, delta, memory, self._next_v)
         steps = memory[STEPS] + 1.0
+        if self.form == "corrected":
+            t = float(steps[0])
+            root = (1.0 - self.beta_2**t) ** 0.5
+            # η m̂ / (√v̂ + τ) with the corrections folded into η and τ.
+            eta, tau = self.eta * root / (1.0 - self.beta_1**t), self.tau * root
+            move, after = _adaptive(eta, self.beta_1, tau, delta, memory, self._next_v)
+            return move, after | {STEPS: steps}
         power = float(steps[0]) + 1.0
         eta = self.eta * (1.0 - self.beta_2**power) ** 0.5 / (1.0 - self.beta_1**power)
         move, after = _adaptive(eta, self.beta_1, self.tau, delta, memory, self._next_v)
@@ -193,6 +204,38 @@ class Yogi:
         return v - (1.0 - self.beta_2) * square * np.sign(v - square)
 
 
+@dataclass(frozen=True)
+class Falling:
+    """Another optimiser whose steps fall to zero over the rounds, by half a cosine.
+
+    Step t of T is multiplied by (1 + cos(π t / T)) / 2, t = 0 … T − 1.
+    Source: Loshchilov & Hutter (2017), "SGDR", eq. 5, without restarts.
+
+    Attributes:
+        inner: The optimiser.
+        rounds: T.
+    """
+
+    inner: ServerOptimizer
+    rounds: int
+
+    def begin(self, like: Arrays) -> Arrays:
+        """Return the inner memory, and that no step was made."""
+        return self.inner.begin(like) | {_FALLEN: np.zeros(1)}
+
+    def step(self, delta: Arrays, memory: Arrays) -> tuple[Arrays, Arrays]:
+        """Return the inner step times the factor."""
+        done = memory[_FALLEN]
+        move, after = self.inner.step(delta, memory)
+        factor = cosine(float(done[0]) / self.rounds)
+        moved = {name: factor * change for name, change in move.items()}
+        return moved, after | {_FALLEN: done + 1.0}
+
+
+#: Key of the number of steps made by `Falling`.
+_FALLEN = "fallen"
+
+
 _CLASSES: dict[ServerOptimizerName, type[Any]] = {
     "sgd": Sgd,
     "momentum": Momentum,
@@ -213,8 +256,9 @@ SETTINGS_OF: Mapping[ServerOptimizerName, tuple[str, ...]] = MappingProxyType(
 def _factory(name: ServerOptimizerName) -> Callable[[Strategy], ServerOptimizer]:
     def make(settings: Strategy) -> ServerOptimizer:
         given = {key: getattr(settings, key) for key in SETTINGS_OF[name]}
+        form = {"form": "corrected"} if name == "adam" and settings.bias_correction else {}
         made: ServerOptimizer = _CLASSES[name](
-            **{key: value for key, value in given.items() if value is not None}
+            **{key: value for key, value in given.items() if value is not None}, **form
         )
         return made
 

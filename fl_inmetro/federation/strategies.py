@@ -1,13 +1,13 @@
 """Our Flower `Strategy`: sampler, gate and merge are parts; the loop can stop and go on.
 
-Flower's own `Strategy.start` has no callbacks, no stop and no resume; `FederatedStrategy.start`
-keeps its signature and adds them. It remembers the best round on the clients' validation windows.
+Flower's own `Strategy.start` has no callbacks, stop and resume; that of `FederatedStrategy` has.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -39,7 +39,6 @@ from fl_inmetro.learning.work import LocalWork
 from fl_inmetro.metrics import ErrorSums
 
 __all__ = ["FederatedStrategy", "Progress", "begin", "merge_for"]
-
 _SERVER, _STANDING = "server.", "standing."
 
 
@@ -62,6 +61,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         group: Number of this federation in the run (for events).
         emit: Where events go.
         after_round: Called with the progress after each round (checkpoints).
+        rate_of: Round to the share of the clients' learning rate in it.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         group: int = 0,
         emit: events.Emit = lambda event: None,
         after_round: Callable[[Progress], None] = lambda progress: None,
+        rate_of: Callable[[int], float] = lambda number: 1.0,
     ) -> None:
         self._roster = roster
         self._names = {node: name for name, node in roster.nodes.items()}
@@ -95,6 +96,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self._plan: RoundPlan | None = None
         self._emit = emit
         self._after_round = after_round
+        self._rate_of = rate_of
         self._work = work or LocalWork(epochs=settings.local_epochs)
         self._gate = gate or Gate()
         self._quorum = Quorum(settings, self._gate, closed_form=closed_form)
@@ -388,9 +390,8 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         )
 
     def _request(self, number: int, version: str = "") -> messages.TrainRequest:
-        return messages.TrainRequest(
-            number, self._seed, self._work, self._best_round, version=version
-        )
+        work = replace(self._work, rate=self._rate_of(number))
+        return messages.TrainRequest(number, self._seed, work, self._best_round, version=version)
 
     def _requests(self, number: int, arrays: ArrayRecord, selected: Iterable[str]) -> list[Message]:
         control = self._merge.control(self._memory)

@@ -28,7 +28,7 @@ from fl_inmetro.federation.strategies import FederatedStrategy
 from fl_inmetro.federation.virtual_time import fleet_of
 from fl_inmetro.learning.private import PrivateFleet
 from fl_inmetro.learning.update import Arrays, Learner
-from fl_inmetro.learning.work import LocalWork
+from fl_inmetro.learning.work import LocalWork, cosine, steps_of
 from fl_inmetro.metrics import ErrorSums
 
 #: Prefix of the clients' private parameters on the shelf.
@@ -103,16 +103,23 @@ def train_group(
     settings = config.federation
     started = time.perf_counter()
     roster, initial = enrol(
-        grid, learner, config.seed, settings.timeout_s, group.number, emit, most_points
+        grid,
+        learner,
+        config.seed,
+        settings.timeout_s,
+        group.number,
+        emit,
+        most_points,
+        config.gate,
     )
     checkpoint_key = f"{group.key}-checkpoint"
     private = _private_names(learner, config, initial)
     done = shelf.load_state(group.key)
     kept = done or (shelf.load_state(checkpoint_key) if group.checkpointed else None)
     progress, spent_before = unpacked(*kept) if kept else (begin(initial, roster.n_bytes), 0.0)
-    work = LocalWork(settings.local_epochs)
+    work = LocalWork(settings.local_epochs, steps=settings.local_steps)
     if not learner.closed_form:
-        work = compose(config.strategy).work(settings.local_epochs)
+        work = compose(config.strategy).work(settings.local_epochs, settings.local_steps)
     remembers = bool(private) or work.control != "none"
     nodes_here = grid if remembers and isinstance(grid, LoopGrid) else None
     if kept and nodes_here:
@@ -139,7 +146,15 @@ def train_group(
             "the gate looks at their form and at values that are not finite only"
         )
         emit(events.Note("warning", text))
-    merge = merge_for(learner, config.strategy, private, roster, settings.local_epochs)
+    merge = merge_for(
+        learner,
+        config.strategy,
+        private,
+        roster,
+        settings.local_epochs,
+        settings.local_steps,
+        settings.num_server_rounds,
+    )
     planner = None
     if config.virtual_time.enabled:
         planner = RoundPlanner(
@@ -149,6 +164,7 @@ def train_group(
             closed_form=learner.closed_form,
             epochs=settings.local_epochs,
             min_clients=settings.min_clients,
+            share_of=_share_of(learner, roster, settings.local_epochs, settings.local_steps),
         )
     heterogeneity = None
     if config.diagnostics.heterogeneity and not learner.closed_form:
@@ -168,6 +184,7 @@ def train_group(
         group=group.number,
         emit=emit,
         after_round=keep,
+        rate_of=_rate_of(learner, settings.num_server_rounds),
     )
     spent = spent_before
     if not done:
@@ -183,6 +200,25 @@ def train_group(
         save(group.key, progress, spent)
     sums = strategy.score(grid, progress, settings.timeout_s)
     return Outcome(progress.best_state, sums, progress.n_bytes, spent, progress.simulated_s)
+
+
+def _share_of(learner: Learner, roster: Roster, epochs: int, most: int) -> Callable[[str], float]:
+    """Return the share of the steps of its local epochs that a client makes."""
+    size = getattr(getattr(learner, "settings", None), "batch_size", 0)
+
+    def share_of(name: str) -> float:
+        whole = steps_of(roster.windows[name], size, epochs)
+        return steps_of(roster.windows[name], size, epochs, most) / whole if whole else 1.0
+
+    return share_of
+
+
+def _rate_of(learner: Learner, rounds: int) -> Callable[[int], float]:
+    """Return the share of the local learning rate in each round, from 1."""
+    schedule = getattr(getattr(learner, "settings", None), "eta_l_schedule", "constant")
+    if schedule == "cosine":
+        return lambda number: cosine((number - 1) / rounds)
+    return lambda number: 1.0
 
 
 def _may_repeat(learner: Learner, roster: Roster) -> frozenset[str]:

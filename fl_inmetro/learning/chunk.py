@@ -41,6 +41,13 @@ class StepPlan:
     The draws are those of `work.batches`, epoch by epoch, so the plan of many epochs takes no more
     memory than that of one.
 
+    Args:
+        rows: The clients' windows.
+        batch_size: Windows of a step; 0 = all of a client's.
+        epochs: Passes of each client over them, shape (C,).
+        client_seeds: What each client's order is drawn from.
+        most: At most so many steps of each client; 0 = all.
+
     Attributes:
         order: Place in the chunk of the client in each row, shape (C,).
         steps: Steps of each client, shape (C,), falling.
@@ -48,11 +55,18 @@ class StepPlan:
     """
 
     def __init__(
-        self, rows: Rows, batch_size: int, epochs: Ints, client_seeds: Sequence[int]
+        self,
+        rows: Rows,
+        batch_size: int,
+        epochs: Ints,
+        client_seeds: Sequence[int],
+        most: int = 0,
     ) -> None:
         sizes = np.minimum(batch_size or rows.count, rows.count)
         per_epoch = -(-rows.count // np.maximum(sizes, 1))
         steps = per_epoch * epochs
+        if most:
+            steps = np.minimum(steps, most)
         self.order = np.argsort(-steps, kind="stable")
         self.steps, self.sizes = steps[self.order], sizes[self.order]
         self._per_epoch, self._count = per_epoch[self.order], rows.count[self.order]

@@ -90,7 +90,7 @@ def train_chunk(
         shared = {n: state[n] for n in lifted.names if n not in private}
         layout = Layout.of(shared, lifted.turned)
     settings, head = learner.settings, learner.head
-    plan = StepPlan(rows, settings.batch_size, epochs, client_seeds)
+    plan = StepPlan(rows, settings.batch_size, epochs, client_seeds, work.steps)
     clients = len(plan.order)
     averaged = work.control == "scaffold"
     held = ChunkParameters(
@@ -118,7 +118,7 @@ def train_chunk(
         if work.dp
     ]
     sizes = _sizes(rows.count[plan.order], settings.batch_size).to(device)
-    optimizer = optimizer_of(settings, parameters)
+    optimizer = optimizer_of(settings, parameters, work.rate)
     leaves: list[Tensor] = []
     loss_sum, point_sum = torch.zeros(2, clients, dtype=torch.float64, device=device)
     read = BatchReader(rows)

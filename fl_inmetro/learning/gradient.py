@@ -21,7 +21,15 @@ from fl_inmetro.config.models import Gradient
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.learning.optimizers import optimizer_of
 from fl_inmetro.learning.update import Arrays
-from fl_inmetro.learning.work import CONTROL, DpSgd, LocalWork, StepError, Watch, batches
+from fl_inmetro.learning.work import (
+    CONTROL,
+    DpSgd,
+    LocalWork,
+    StepError,
+    Watch,
+    batches,
+    steps_of,
+)
 from fl_inmetro.metrics import Forecast
 from fl_inmetro.models.design import Design
 from fl_inmetro.models.heads import head_of
@@ -121,15 +129,16 @@ class GradientLearner(ABC):
             for k, parameter in enumerate(parameters)
             if work.control == "scaffold" and shared[k]
         }
-        optimizer = optimizer_of(self.settings, parameters)
+        optimizer = optimizer_of(self.settings, parameters, work.rate)
         x, residual, known = (torch.from_numpy(a) for a in (rows.x, rows.residual, rows.known))
         noise = np.random.default_rng(seeds.derive_seed(seed, "noise"))
         size = self.settings.batch_size or len(x)
-        last_epoch = (work.epochs - 1) * -(-len(x) // size)
+        per_epoch = -(-len(x) // size) if size else 0
+        last_epoch = steps_of(len(x), size, work.epochs, work.steps) - per_epoch
         loss_sum = point_sum = 0.0
         steps = 0
         with Watch(debug=debug) as watch:
-            for step, windows in enumerate(batches(len(x), size, work.epochs, seed)):
+            for step, windows in enumerate(batches(len(x), size, work.epochs, seed, work.steps)):
                 watch.step = step
                 batch = torch.from_numpy(windows)
                 mask = known[batch]

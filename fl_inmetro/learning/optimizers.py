@@ -108,9 +108,10 @@ class Adam(Optimizer):
         torch._foreach_addcdiv_(self._parameters, first, root, -self._eta / correction_1)
 
 
-def optimizer_of(settings: Gradient, parameters: Sequence[Tensor]) -> Optimizer:
-    """Return a fresh optimiser of the kind that the settings name."""
+def optimizer_of(settings: Gradient, parameters: Sequence[Tensor], rate: float = 1.0) -> Optimizer:
+    """Return a fresh optimiser of the kind that the settings name, at a share of their rate."""
+    eta = settings.eta_l * rate
     if settings.optimizer == "sgd":
-        return Sgd(parameters, settings.eta_l, settings.weight_decay, settings.momentum)
+        return Sgd(parameters, eta, settings.weight_decay, settings.momentum)
     decoupled = settings.optimizer == "adamw"
-    return Adam(parameters, settings.eta_l, settings.weight_decay, decoupled=decoupled)
+    return Adam(parameters, eta, settings.weight_decay, decoupled=decoupled)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, Self, get_args
 
 import numpy as np
@@ -41,6 +43,8 @@ class LocalWork:
 
     Attributes:
         epochs: Passes over the client's windows.
+        steps: At most so many steps of them; 0 = all.
+        rate: The local learning rate, as a share of the model's own.
         mu: Weight of the proximal term (mu/2)·‖w − w_global‖² on the shared parameters.
             Source: Li et al. (2020), "Federated Optimization in Heterogeneous Networks", eq. 2.
         dp: Clip and noise the gradients.
@@ -60,6 +64,8 @@ class LocalWork:
     alpha: float = 0.0
     start_loss: bool = False
     probe: bool = False
+    steps: int = 0
+    rate: float = 1.0
 
     def __post_init__(self) -> None:
         if self.control not in get_args(Control):
@@ -106,15 +112,41 @@ class Watch:
             raise StepError(self.step, f"{type(error).__name__}: {error}") from error
 
 
-def batches(n: int, size: int, epochs: int, seed: int) -> Iterator[Ints]:
+def batches(n: int, size: int, epochs: int, seed: int, most: int = 0) -> Iterator[Ints]:
     """Yield the windows of each step: every epoch visits each of n windows once, in a drawn order.
 
-    `size` 0 is one batch of all windows. The last batch of an epoch may be smaller.
+    `size` 0 is one batch of all windows. The last batch of an epoch may be smaller. At most `most`
+    steps are made; 0 = all.
     """
+    whole = _whole_batches(n, size, epochs, seed)
+    yield from islice(whole, most) if most else whole
+
+
+def steps_of(windows: int, size: int, epochs: int, most: int = 0) -> int:
+    """Return how many steps `batches` has.
+
+    >>> steps_of(70, 32, 2), steps_of(70, 32, 2, 1), steps_of(70, 0, 2)
+    (6, 1, 2)
+    """
+    if not windows:
+        return 0
+    whole = epochs * -(-windows // (size or windows))
+    return min(whole, most) if most else whole
+
+
+def _whole_batches(n: int, size: int, epochs: int, seed: int) -> Iterator[Ints]:
     for epoch in range(epochs):
         order = window_orders(np.array([seed]), np.array([epoch]), np.array([n]))[0]
         for start in range(0, n, size or n):
             yield order[start : start + (size or n)]
+
+
+def cosine(share: float) -> float:
+    """Return (1 + cos π s) / 2 for the share s of the way, in [0, 1]: from 1 down to 0.
+
+    Source: Loshchilov & Hutter (2017), "SGDR", eq. 5, without restarts.
+    """
+    return 0.5 * (1.0 + math.cos(math.pi * min(max(share, 0.0), 1.0)))
 
 
 def window_orders(client_seeds: Ints, epochs: Ints, counts: Ints) -> Ints:

@@ -11,11 +11,12 @@ from fl_inmetro.config.models import Gradient, WindowMlp
 from fl_inmetro.config.strategy import STRATEGY_NAMES, Strategy
 from fl_inmetro.errors import ConfigError
 from fl_inmetro.federation.merge import DeltaMerge
-from fl_inmetro.federation.recipes import RECIPES, compose, merge_for, steps_of
+from fl_inmetro.federation.recipes import RECIPES, compose, merge_for
 from fl_inmetro.federation.roster import Roster
 from fl_inmetro.federation.weighing import ByAge, ByLocalWork, ByLoss, ByPoints, local_work_of
 from fl_inmetro.learning.neural import WindowMlpLearner
 from fl_inmetro.learning.update import Arrays, Layout, Update, UpdateBlock
+from fl_inmetro.learning.work import steps_of
 
 LEARNER = WindowMlpLearner(WindowMlp(eta_l=0.5, batch_size=10, optimizer="sgd"))
 POINTS = {"a": 100, "b": 300}
@@ -122,8 +123,9 @@ def test_the_local_work_is_what_the_steps_add_up_to(momentum, mu):
 
 
 def test_steps_count_the_last_short_batch():
-    assert steps_of(21, Gradient(batch_size=10), 2) == 6
-    assert steps_of(21, Gradient(batch_size=0), 2) == 2
+    assert steps_of(21, 10, 2) == 6
+    assert steps_of(21, 0, 2) == 2
+    assert steps_of(21, 10, 2, 1) == 1
 
 
 def test_qfedavg_by_hand():
