@@ -49,6 +49,16 @@ def findings(record: RunRecord, lang: Language) -> list[str]:
             worst=ratio(score.get("worst_decile_nmae"), lang),
         )
     )
+    if _covered(score):
+        say.append(
+            text(
+                "report.finding.interval_80",
+                lang,
+                covered=percent(100 * score["coverage_80"], lang),
+                share=percent(100 * score["coverage_80_in_70_90"], lang, 0),
+                width=percent(100 * (score.get("width_80") or float("nan")), lang, 0),
+            )
+        )
     if line.training == "federated":
         say += _against_local(record, line, score, lang)
         say += _against_centralised(record, line, score, lang)
@@ -69,7 +79,8 @@ def limits(record: RunRecord, lang: Language) -> list[str]:
         (True, "seed"),
         (compared, "interval"),
         (0 < clients < FEW_CLIENTS, "few"),
-        (True, "point"),
+        (not _covered(view.score_of(record, line)), "point"),
+        (_covered(view.score_of(record, line)), "quantiles"),
         (any(s["training"] == "federated" for s in record.stages()), "privacy"),
         (any(row["training"] == "centralised" for row in scores), "pooled"),
     ]
@@ -85,6 +96,11 @@ def step(record: RunRecord, lang: Language) -> str:
         if not resolution_s
         else f"{number(resolution_s / 60, 0, lang)}\u00a0min"
     )
+
+
+def _covered(score: dict[str, Any] | None) -> bool:
+    """Whether a row has quantiles that were scored."""
+    return bool(score) and score is not None and score.get("coverage_80") is not None
 
 
 def _against_baseline(

@@ -11,7 +11,9 @@ import fl_inmetro
 from fl_inmetro.i18n import Language, text
 from fl_inmetro.report import results, sections
 from fl_inmetro.report.findings import findings, limits
+from fl_inmetro.report.fleet import fleet
 from fl_inmetro.report.markup import bullets, code
+from fl_inmetro.report.uncertainty import uncertainty
 from fl_inmetro.runs.layout import write_whole
 from fl_inmetro.runs.record import RunRecord
 
@@ -44,6 +46,8 @@ def render(record: RunRecord, lang: Language) -> str:
         ("identification", sections.identification(record, lang)),
         ("results", results.results(record, lang)),
         ("clients", results.clients(record, lang)),
+        ("uncertainty", uncertainty(record, lang)),
+        ("fleet", fleet(record, lang)),
         ("training", sections.training(record, lang)),
         ("forecasts", sections.forecasts(record, lang)),
         ("data", sections.data(record, lang)),

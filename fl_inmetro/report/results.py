@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from fl_inmetro.i18n import Language, text
+from fl_inmetro.metrics import QUANTILE_SCORES
 from fl_inmetro.report import figures, view
 from fl_inmetro.report.captions import columns, figure_title, note, nothing, table_title
 from fl_inmetro.report.findings import step
@@ -45,10 +46,14 @@ def results(record: RunRecord, lang: Language) -> str:
         if drawn
         else ""
     )
-    return head + table(
-        table_title("comparison", lang),
-        columns(_FLEET, lang),
-        [_fleet_row(r, lang) for r in scores],
+    return (
+        head
+        + table(
+            table_title("comparison", lang),
+            columns(_FLEET, lang),
+            [_fleet_row(r, lang) for r in scores],
+        )
+        + _quantile_scores(scores, lang)
     )
 
 
@@ -102,7 +107,7 @@ def clients(record: RunRecord, lang: Language) -> str:
             Column(f"nMAE {training_label('federated', lang)}"),
             Column(text("report.column.gain", lang)),
         ]
-        shown, hint = _ends(rows, lang)
+        shown, hint = ends(rows, lang)
         content += figure("fig-gain", figure_title("gain", lang), remark, alt, gain)
         content += hint + table(table_title("gain", lang), heads, shown)
     return content + _per_client(record, line, lang)
@@ -113,6 +118,30 @@ _FLEET = (
     "model", "training", "nmae", "wmape", "mae_kwh", "rmse_kwh", "mase", "nrmse", "bias",
     "worst_decile_nmae", "better_than_local", "clients", "points", "bytes", "seconds",
 )  # fmt: skip
+
+
+def _quantile_scores(rows: list[dict[str, Any]], lang: Language) -> str:
+    """The table of the rows that have quantiles; empty where none has."""
+    rows = [row for row in rows if row.get("pinball") is not None]
+    if not rows:
+        return ""
+    shares = ("coverage_80", "coverage_80_in_70_90")
+    cells = [
+        [
+            model_label(row["model"], lang),
+            training_label(row["training"], lang),
+            *(
+                percent(100 * row[key], lang)
+                if key in shares and row.get(key) is not None
+                else ratio(row.get(key), lang)
+                for key in QUANTILE_SCORES
+            ),
+        ]
+        for row in rows
+    ]
+    remark = f'<p class="note">{escape(note("quantiles", lang))}</p>\n'
+    heads = columns(("model", "training", *QUANTILE_SCORES), lang)
+    return remark + table(text("report.quantile_scores", lang), heads, cells)
 
 
 def _fleet_row(row: dict[str, Any], lang: Language) -> list[str]:
@@ -167,12 +196,12 @@ def _per_client(record: RunRecord, line: view.Line, lang: Language) -> str:
     label = line_label(line.model, line.training, lang)
     remark = note("per_client", lang, model=label, step=step(record, lang))
     title = figure_title("per_client", lang)
-    shown, hint = _ends(rows, lang)
+    shown, hint = ends(rows, lang)
     head = f'<h3>{escape(title)}</h3>\n<p class="note">{escape(remark)}</p>\n'
     return head + hint + table(table_title("per_client", lang), heads, shown)
 
 
-def _ends(rows: list[list[str]], lang: Language) -> tuple[list[list[str]], str]:
+def ends(rows: list[list[str]], lang: Language) -> tuple[list[list[str]], str]:
     """Cut a table that would make the page too large to its two ends, and say so."""
     if len(rows) <= MOST_CLIENTS:
         return rows, ""
