@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fl_inmetro import events
-from fl_inmetro.config.attack import AttackName
+from fl_inmetro.config.attack import ON_SUMS, AttackName
 from fl_inmetro.config.models import Gradient
 from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.errors import ConfigError, Fault, FederationError
@@ -41,7 +41,7 @@ _KEY = "cell"
 
 
 #: Codes of replies that were refused: bad ones, and copies. Clients that failed are not among them.
-_REFUSALS = frozenset({"FL301", "FL323"})
+_REFUSALS = frozenset({"FL301", "FL305", "FL323"})
 
 #: What all cells are compared with.
 _CLEAN = Cell(None, "fedavg-no-gate", 0.0)
@@ -275,7 +275,8 @@ def check(config: RunConfig) -> None:
     """Look whether the laboratory can try this configuration.
 
     Raises:
-        FederationError: FL316 another engine or training, FL317 a model in closed form.
+        FederationError: FL316 another engine or training, FL317 attacks on updates
+            for a model in closed form, or the other way.
     """
     faults = []
     if config.engine != "cohort":
@@ -287,13 +288,35 @@ def check(config: RunConfig) -> None:
         text = "there is nobody to attack outside a federation"
         where = f'training = "{config.training}"'
         faults.append(Fault("FL316", text, where, 'use `training = "federated"`'))
-    if learner_for(config.model, config.models).closed_form:
+    closed_form = learner_for(config.model, config.models).closed_form
+    wrong = [name for name in config.attack.attacks if (name in ON_SUMS) != closed_form]
+    if wrong and closed_form:
         faults.append(
             Fault(
                 "FL317",
-                f"`{config.model}` sends sums, and the attacks are on updates",
+                f"`{config.model}` sends sums, and `{wrong[0]}` is on updates",
                 f'model = "{config.model}"',
-                "choose a gradient model, such as `mlp` or `nlinear`",
+                "choose a gradient model, such as `mlp` or `nlinear`; on sums there is "
+                "`poisoned-sums`",
+            )
+        )
+    elif wrong:
+        faults.append(
+            Fault(
+                "FL317",
+                f"`{wrong[0]}` is on sums, and `{config.model}` sends updates",
+                f'model = "{config.model}"',
+                "choose a model in closed form: `ridge`",
+            )
+        )
+    rules = [name for name in config.attack.defences if not name.startswith("fedavg")]
+    if closed_form and not wrong and rules:
+        faults.append(
+            Fault(
+                "FL317",
+                f"`{config.model}` sends sums, and `{rules[0]}` is a rule for updates",
+                f'model = "{config.model}"',
+                "try the defences `fedavg-no-gate` and `fedavg`: without and with the gate",
             )
         )
     if faults:

@@ -27,6 +27,8 @@ AttackName = Literal[
     "sybil-jitter",
     "label-flip",
     "backdoor",
+    "poisoned-enrolment",
+    "poisoned-sums",
 ]
 DefenceName = Literal[
     "fedavg",
@@ -50,6 +52,8 @@ DefenceName = Literal[
 ]
 
 ATTACK_NAMES: tuple[AttackName, ...] = get_args(AttackName)
+#: Attacks on the sums of a model in closed form; all others are on updates.
+ON_SUMS: tuple[AttackName, ...] = ("poisoned-sums",)
 DEFENCE_NAMES: tuple[DefenceName, ...] = get_args(DefenceName)
 
 #: Ends the name of a defence that is tried with the gate switched off.
@@ -60,7 +64,7 @@ class Attack(Table):
     """Which attacks are tried on which defences, and how strong they are.
 
     Attributes:
-        attacks: Attacks (`docs/attacks.md`).
+        attacks: Attacks (`docs/attacks.md`); by default all that are on updates.
         defences: `fedavg` and every robust rule, each with the gate; with `-no-gate` behind the
             name, without it.
         shares: Shares of the clients that are hostile; 0 measures what a defence costs in peace.
@@ -76,9 +80,12 @@ class Attack(Table):
         trigger_level: Load in every second hour of the trigger, in units of the trailing mean; the
             hours between have none.
         goal: What the backdoor wants to be forecast, in units of the usual day's profile.
+        shift: `poisoned-enrolment` moves the mean of every feature by this, in units of the
+            client's scale; its sums of squares are those of rows so moved.
+        moment: `poisoned-sums` multiplies the residuals behind its sums by this.
     """
 
-    attacks: tuple[AttackName, ...] = ATTACK_NAMES
+    attacks: tuple[AttackName, ...] = tuple(name for name in ATTACK_NAMES if name not in ON_SUMS)
     defences: tuple[DefenceName, ...] = (
         "fedavg-no-gate",
         "fedavg",
@@ -103,6 +110,8 @@ class Attack(Table):
     trigger_h: float = Field(6.0, gt=0, le=24)
     trigger_level: float = Field(3.0, gt=0)
     goal: float = Field(0.5, ge=0)
+    shift: float = Field(1e12, allow_inf_nan=False)
+    moment: float = Field(-3.0, allow_inf_nan=False)
 
     @field_validator("attacks", "defences", "shares")
     @classmethod

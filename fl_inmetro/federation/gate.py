@@ -6,7 +6,7 @@ tell is judged when all rows are there (`Cohort`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -145,6 +145,7 @@ class Cohort:
         deltas: Whether the rows are deltas; of sums only copies are refused.
         start_loss: Whether the clients were asked for their loss before training.
         may_repeat: Clients whose honest updates may be the same in two rounds.
+        sums: Judges blocks of sums beside each other (`federation/sums_gate.py`).
         held_bytes: Updates held, at most.
     """
 
@@ -157,8 +158,12 @@ class Cohort:
         deltas: bool = True,
         start_loss: bool = False,
         may_repeat: frozenset[str] = frozenset(),
+        sums: Callable[[Sequence[UpdateBlock]], Mapping[str, Fault]] | None = None,
         held_bytes: int = HELD_BYTES,
     ) -> None:
+        self._sums = sums
+        #: Number of blocks when sums were judged, and who was refused.
+        self._untrue: tuple[int, Mapping[str, Fault]] = (0, {})
         self._may_repeat = may_repeat
         self._start_loss = start_loss
         self._settings = settings
@@ -254,6 +259,8 @@ class Cohort:
                     f"`{name}` sent an update of norm {digest.norms[row, half]:.4g}, "
                     f"{digest.norms[row, half] / medians[half]:.4g} times the median of its cohort"
                 )
+        elif self._sums:
+            refused |= self._untrue_sums(digest)
         if self._start_losses:
             refused |= self._untrue_losses(digest)
         if self._settings.copies:
@@ -277,6 +284,15 @@ class Cohort:
                 what = f"a reply was refused: `{name}` sent the same update as `{others[0]}`"
                 refused[name] = Fault(COPIED, what)
         return refused
+
+    def _untrue_sums(self, digest: Digested) -> dict[str, Fault]:
+        """Refuse sums that cannot be, or contradict those of the others that are held."""
+        assert self._sums is not None
+        if self._untrue[0] != len(self._all):
+            held = [other.block for other in self._all if other.block is not None]
+            self._untrue = (len(self._all), self._sums(held))
+        found = self._untrue[1]
+        return {name: found[name] for name in digest.client_ids if name in found}
 
     def _untrue_losses(self, digest: Digested) -> dict[str, Fault]:
         """Refuse losses before training that are far off the cohort: q-FedAvg weighs by them."""

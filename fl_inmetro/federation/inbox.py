@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flwr.app import Message
@@ -11,7 +12,7 @@ from flwr.app import Message
 from fl_inmetro import events
 from fl_inmetro.config.strategy import Gate
 from fl_inmetro.errors import Fault, FederationError
-from fl_inmetro.federation import messages
+from fl_inmetro.federation import messages, sums_gate
 from fl_inmetro.federation.engines import Digested
 from fl_inmetro.federation.exchange import Awaited, unanswered
 from fl_inmetro.federation.gate import HELD_BYTES, Cohort, judge, marks_of, reply_marks
@@ -203,6 +204,7 @@ class Inbox:
             deltas=self._deltas,
             start_loss=self._start_loss,
             may_repeat=self._may_repeat,
+            sums=partial(sums_gate.refused, points=self._roster.points, gate=self._gate),
         )
         for digest in digests:
             if isinstance(digest, ClientFailure):

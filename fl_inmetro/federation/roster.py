@@ -11,11 +11,12 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl_inmetro import events
+from fl_inmetro.config.strategy import Gate
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation import messages
 from fl_inmetro.federation.cohort_grid import CohortGrid
-from fl_inmetro.federation.rules import sum_arrays
 from fl_inmetro.learning.client import Enrolment
+from fl_inmetro.learning.enrolment import combined, contradiction, far_off
 from fl_inmetro.learning.trainer import ClientFailure
 from fl_inmetro.learning.update import Arrays, Learner
 
@@ -50,6 +51,7 @@ def enrol(
     group: int = 0,
     emit: events.Emit = lambda event: None,
     most_points: int | None = None,
+    gate: Gate | None = None,
 ) -> tuple[Roster, Arrays]:
     """Ask every node who it is, and build the first state from the clients' sums.
 
@@ -57,7 +59,8 @@ def enrol(
     its updates may weigh from then on.
 
     Two nodes that claim one name are refused both, and so are clients whose windows have another
-    shape than those of most: one node must not be able to end everybody's run.
+    shape than those of most: one node must not be able to end everybody's run. Left out are also
+    clients whose standardisation sums cannot be, or lie too far from the others' (FL305).
 
     Raises:
         FederationError: FL304 when no client enrols or no shape is that of most, FL305 when every
@@ -113,8 +116,28 @@ def enrol(
         if _shape(enrolment) != shape:
             what = f"its windows are of shape {enrolment.x_shape}, those of most of {shape[0]}"
             refuse(enrolment.client_id, Fault("FL304", what))
+    gate = gate or Gate()
+    if gate.enabled:
+        untrue = _untrue([e for _, e in ordered], gate.spread_factor)
+        for name, why in untrue.items():
+            what = f"a client could not enrol: `{name}`: {why}"
+            refuse(name, Fault("FL305", what))
+        ordered = [entry for entry in ordered if entry[1].client_id not in untrue]
+        if not ordered:
+            raise FederationError(
+                Fault(
+                    "FL304",
+                    "no client could enrol",
+                    "\n".join(refused[:3]),
+                    "the reasons of all nodes are in the run directory",
+                )
+            )
     first = ordered[0][1]
-    sums = sum_arrays([e.sums for _, e in ordered])
+    sums = combined(
+        [e.sums for _, e in ordered],
+        by_median=gate.statistics == "median",
+        max_share=gate.max_share,
+    )
     roster = Roster(
         nodes={e.client_id: node for node, e in ordered},
         points={e.client_id: e.points for _, e in ordered},
@@ -124,6 +147,18 @@ def enrol(
         windows={e.client_id: e.windows for _, e in ordered},
     )
     return roster, learner.initial(sums, seed, first.x_shape, first.horizon)
+
+
+def _untrue(enrolments: Sequence[Enrolment], limit: float) -> dict[str, str]:
+    """Return clients whose sums cannot be those of their windows, or are unlike the others'."""
+    found: dict[str, str] = {}
+    for e in enrolments:
+        why = contradiction(e.sums, e.windows * e.horizon, e.x_shape[-1] if e.x_shape else 0)
+        if why:
+            found[e.client_id] = why
+    sound = [e for e in enrolments if e.client_id not in found]
+    far = far_off([e.sums for e in sound], limit)
+    return found | {sound[k].client_id: why for k, why in far.items()}
 
 
 def _claimed(name: str, nodes: Sequence[int]) -> Fault:

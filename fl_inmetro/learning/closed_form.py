@@ -52,9 +52,9 @@ class RidgeLearner:
         return dict(ridge.sufficient_statistics(design)), loss
 
     def sums_like(self, state: Arrays) -> Arrays:
-        """Return zeros of the shapes of the sums: (F+1, F+1) and (F+1,)."""
+        """Return zeros of the shapes of the sums: (F+1, F+1), (F+1,) and (1,)."""
         size = len(state["coefficients"])
-        return {"gram": np.zeros((size, size)), "moment": np.zeros(size)}
+        return {"gram": np.zeros((size, size)), "moment": np.zeros(size), "square": np.zeros(1)}
 
     def finish(self, state: Arrays, merged: Arrays) -> Arrays:
         """Solve from the summed statistics."""

@@ -23,21 +23,25 @@ _VARIES = 1e-12
 def sufficient_statistics(design: Design) -> dict[str, Floats]:
     """Return a client's sums over its known points.
 
-    Shapes: `gram` (F+1, F+1), `moment` (F+1,); the last row is the intercept, so gram[-1, -1] is
-    the number of points.
+    Shapes: `gram` (F+1, F+1), `moment` (F+1,), `square` (1,), Σr²; the last row is the intercept,
+    so gram[-1, -1] is the number of points. The solution does not need Σr²: it lets the server see
+    whether the sums can be those of any rows, and how a model fits them (`learning/sums.py`).
     """
     known = design.known.astype(bool).ravel()
     x = design.x.reshape(-1, design.x.shape[-1])
     r = design.residual.ravel()
     size = x.shape[1] + 1
-    gram, moment = np.zeros((size, size)), np.zeros(size)
+    gram, moment, square = np.zeros((size, size)), np.zeros(size), np.zeros(1)
     for start in range(0, len(x), _BLOCK_ROWS):
         rows = known[start : start + _BLOCK_ROWS]
         block = x[start : start + _BLOCK_ROWS][rows].astype(np.float64)
         z = np.concatenate([block, np.ones((len(block), 1))], axis=1)
         gram += z.T @ z
-        moment += z.T @ r[start : start + _BLOCK_ROWS][rows].astype(np.float64)
-    return {"gram": gram, "moment": moment}
+        target = r[start : start + _BLOCK_ROWS][rows].astype(np.float64)
+        moment += z.T @ target
+        square += target @ target
+    # The product of a block is symmetric in all but its last bits.
+    return {"gram": (gram + gram.T) / 2, "moment": moment, "square": square}
 
 
 def solve(statistics: dict[str, Floats], alpha: float) -> dict[str, Floats]:

@@ -25,7 +25,7 @@ from fl_inmetro.federation.attacks.sight import Sight
 from fl_inmetro.federation.attacks.table import ATTACKS
 from fl_inmetro.federation.cohort_grid import CohortGrid, Digest
 from fl_inmetro.federation.engines import Digested
-from fl_inmetro.learning.client import ClientWorker
+from fl_inmetro.learning.client import ClientWorker, Enrolment
 from fl_inmetro.learning.trainer import ClientFailure
 from fl_inmetro.learning.update import Arrays, Layout, UpdateBlock
 from fl_inmetro.learning.work import CONTROL
@@ -117,9 +117,28 @@ class AttackedGrid(CohortGrid):
             else:
                 yield digest(next(crafted))
 
+    def enrolments(self) -> Iterator[tuple[int, Enrolment | ClientFailure]]:
+        """Yield what the clients say of themselves; hostile ones may make up their sums."""
+        forge = self._attack.enrols
+        for node, said in super().enrolments():
+            if forge and isinstance(said, Enrolment) and said.client_id in self._hostile:
+                said = replace(said, sums=forge(said.sums, self._attack_settings))
+            yield node, said
+
     # --------------------------------------------------------------------------- internals
+    def _with_forged_sums(self, block: UpdateBlock) -> UpdateBlock:
+        """Return a block with the sums of hostile clients replaced."""
+        assert self._attack.sums is not None
+        matrix = block.matrix.copy()
+        for row in np.flatnonzero(self._bad(block)):
+            forged = self._attack.sums(block.layout.arrays(matrix[row]), self._attack_settings)
+            matrix[row] = block.layout.flat(forged)
+        return replace(block, matrix=matrix)
+
     def _crafted(self, blocks: Sequence[UpdateBlock], round_: int) -> list[UpdateBlock]:
         """Return the blocks with the rows and weights of hostile clients replaced."""
+        if self._attack.sums is not None:
+            return [self._with_forged_sums(block) for block in blocks]
         if self._attack.craft is None or not blocks:
             return list(blocks)
         bad = np.concatenate([self._bad(block) for block in blocks])

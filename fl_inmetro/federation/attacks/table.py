@@ -8,10 +8,12 @@ from typing import Literal
 
 from fl_inmetro.config.attack import Attack as Settings
 from fl_inmetro.config.attack import AttackName
-from fl_inmetro.federation.attacks import crude, omniscient
+from fl_inmetro.federation.attacks import crude, forged_sums, omniscient
 from fl_inmetro.federation.attacks.sight import Crafted, Sight
+from fl_inmetro.learning.update import Arrays
 
 Craft = Callable[[Sight, Settings], Crafted]
+Forge = Callable[[Arrays, Settings], Arrays]
 Data = Literal["label-flip", "backdoor"]
 
 
@@ -25,12 +27,16 @@ class Attack:
         data: How their training windows are changed; None = they train honestly.
         malformed: They send messages of the wrong form.
         omniscient: They see the honest updates.
+        enrols: What they say at enrolment instead of their own sums; None = the truth.
+        sums: What they send instead of the sums of a model in closed form; None = the truth.
     """
 
     craft: Craft | None = None
     data: Data | None = None
     malformed: bool = False
     omniscient: bool = False
+    enrols: Forge | None = None
+    sums: Forge | None = None
 
 
 def _seeing(craft: Craft) -> Attack:
@@ -58,4 +64,6 @@ ATTACKS: dict[AttackName, Attack] = {
     "sybil-jitter": Attack(lambda sight, settings: crude.sybil(sight, settings.jitter)),
     "label-flip": Attack(data="label-flip"),
     "backdoor": Attack(lambda sight, settings: crude.replacement(sight), data="backdoor"),
+    "poisoned-enrolment": Attack(enrols=lambda sums, s: forged_sums.moved(sums, s.shift)),
+    "poisoned-sums": Attack(sums=lambda sums, s: forged_sums.scaled(sums, s.moment)),
 }
