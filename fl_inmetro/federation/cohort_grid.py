@@ -179,6 +179,8 @@ class CohortGrid(LoopGrid):
 
     def settle(self, counted: Mapping[str, int]) -> None:
         """Hear of each client the last round that counted; what it kept of another is dropped."""
+        if self._pending.is_empty:
+            return
         rounds = {self._places[name]: round_ for name, round_ in counted.items()}
         self._pending.settle(rounds, self._own(self._private))
 

@@ -150,6 +150,11 @@ class PendingRows:
     def __init__(self) -> None:
         self._before: list[tuple[int, Ints, Arrays]] = []
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is pending."""
+        return not self._before
+
     def begin(self, round_: int, places: Ints, values: Arrays) -> None:
         """Remember the rows of clients that are about to train in a round."""
         self.forget(places)

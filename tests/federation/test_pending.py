@@ -9,19 +9,25 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fl_inmetro.config.schema import Federation
+from fl_inmetro.config.schema import Strategy as StrategySettings
 from fl_inmetro.federation import messages
 from fl_inmetro.federation.cohort_grid import CohortGrid
+from fl_inmetro.federation.foreign import ForeignStrategy
 from fl_inmetro.federation.grids import LoopGrid
+from fl_inmetro.federation.progress import begin
 from fl_inmetro.federation.roster import enrol
+from fl_inmetro.federation.strategies import merge_for
 from fl_inmetro.learning.private import PendingRows, PrivateFleet, PrivateState
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.learning.work import LocalWork
 from tests.engines import ENGINES, grid_of, same_bits
 from tests.federation.hand import Hand
-from tests.federation.troubled import MADE, REFUSED, REPEATED, Trouble, federation
+from tests.federation.troubled import MADE, NAMES, REFUSED, REPEATED, Trouble, federation
 from tests.learning.ragged import workers
 
 both_engines = pytest.mark.parametrize("engine", ENGINES)
@@ -236,7 +242,9 @@ def loop(trouble: Trouble) -> Grid:
 
 
 def cohort_by_messages(trouble: Trouble) -> Grid:
-    return Hand(CohortGrid(workers(MADE)), messages.TRAIN, trouble)
+    grid = CohortGrid(workers(MADE))
+    assert len(list(grid.enrolments())) == len(NAMES)  # without its windows it has no batches
+    return Hand(grid, messages.TRAIN, trouble)
 
 
 GRIDS: dict[str, Callable[[Trouble], Grid]] = {
@@ -293,6 +301,33 @@ def near(one: dict[str, Any], other: dict[str, Any]) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
     for name, value in one["scores"].items():
         assert float.fromhex(value) == pytest.approx(float.fromhex(other["scores"][name]), rel=1e-4)
+
+
+@pytest.mark.parametrize("grid", ["loop", "messages to the cohort"])
+def test_a_flower_strategy_of_ones_own_leaves_nothing_of_a_refused_reply_either(grid):
+    """The private head of c1 after a second round that refused it is that of the first."""
+    def heads(rounds: int, when: dict[tuple[int, int], tuple[str, ...]]) -> Arrays:
+        made = GRIDS[grid](Trouble(when))
+        roster, state = enrol(made, MADE, 0, 60)
+        arguments = {"min_train_nodes": 1, "min_available_nodes": 1}
+        driver = ForeignStrategy(
+            roster,
+            merge_for(MADE, StrategySettings(), MADE.private(state), roster),
+            closed_form=False,
+            settings=Federation(),
+            seed=0,
+            inner=FedAvg(**arguments),
+        )
+        driver.run(made, begin(state), rounds, 60)
+        arrays = made._grid.private_arrays(state)  # type: ignore[attr-defined]
+        return {n: a for n, a in arrays.items() if n.startswith("latest.")}
+
+    after, first = heads(2, {(2, 1): ("c1",)}), heads(1, {})
+    plain = heads(2, {})
+    for name, value in after.items():
+        np.testing.assert_array_equal(value[1], first[name][1])
+        np.testing.assert_array_equal(value[0], plain[name][0])
+    assert any((plain[n][1] != first[n][1]).any() for n in plain)
 
 
 def test_it_would_end_elsewhere_if_everything_counted(monkeypatch):
