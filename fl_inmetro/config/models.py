@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fl_inmetro.config.table import Positive, Table
 
@@ -83,9 +83,12 @@ class Context(Gradient):
 
     Attributes:
         context_h: Length of the past it looks at, hours.
+        normalise: Divide the context by the client's trailing mean (`scale`), or take the mean of
+            each window off it and divide by the window's own deviation (`window`).
     """
 
     context_h: float = Field(168.0, gt=0)
+    normalise: Literal["scale", "window"] = "scale"
 
 
 class NLinear(Context):
@@ -96,11 +99,13 @@ class Mlp(Gradient):
     """A perceptron on the row features: one row per forecast step, shared over steps.
 
     Attributes:
-        hidden: Widths of the hidden layers.
+        hidden: Widths of the hidden layers; none = a linear model.
+        shortcut: Add a linear map of the features beside the hidden layers.
         features: Feature groups (see `data/features.py`).
     """
 
     hidden: tuple[Positive, ...] = (64, 64)
+    shortcut: bool = False
     features: tuple[Feature, ...] = ("lags", "day_profiles", "recent", "calendar")
 
 
@@ -160,6 +165,137 @@ class PatchTst(Context):
         return self
 
 
+class DLinear(Context):
+    """Moving average and remainder, each mapped linearly (Zeng et al. 2023).
+
+    Attributes:
+        average: Steps of the moving average, odd.
+    """
+
+    eta_l: float = Field(1e-3, gt=0)
+    average: Positive = 25
+
+    @field_validator("average")
+    @classmethod
+    def _has_a_middle(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"a moving average of {value} steps has no middle; use an odd number")
+        return value
+
+
+class SparseTsf(Context):
+    """One small map from period to period (Lin et al. 2024).
+
+    Attributes:
+        period_h: The period, hours; it divides `context-h` and the horizon.
+    """
+
+    context_h: float = Field(336.0, gt=0)
+    period_h: float = Field(24.0, gt=0)
+
+
+class CycleNet(Context):
+    """A learned cycle, of each client's own, and a network on the rest (Lin et al. 2024).
+
+    Attributes:
+        cycle_h: Length of the cycle, hours.
+        hidden: Widths of the hidden layers; none is linear.
+    """
+
+    eta_l: float = Field(1e-3, gt=0)
+    cycle_h: float = Field(168.0, gt=0)
+    hidden: tuple[Positive, ...] = ()
+    private: tuple[str, ...] = ("cycle.*",)
+
+
+class Covariates(Context):
+    """A context model that also sees row features of each forecast step.
+
+    Attributes:
+        features: Feature groups (see `data/features.py`).
+    """
+
+    features: tuple[Feature, ...] = ("calendar",)
+
+
+class Tide(Covariates):
+    """Dense encoder and decoder with covariates (Das et al. 2023, TiDE).
+
+    Attributes:
+        width: Width of the hidden layers.
+        layers: Residual blocks of the encoder, and of the decoder.
+        projected: Numbers that the covariates of a step become.
+        decoded: Numbers that the decoder gives each step.
+    """
+
+    eta_l: float = Field(1e-3, gt=0)
+    width: Positive = 64
+    layers: Positive = 1
+    projected: Positive = 4
+    decoded: Positive = 8
+
+
+class Nhits(Context):
+    """Stacks that see the context at several rates (Challu et al. 2023, N-HiTS).
+
+    Attributes:
+        pools: Steps that each stack's pooling makes one of, from coarse to fine; the last is 1.
+        hidden: Widths of the hidden layers of each stack.
+    """
+
+    eta_l: float = Field(1e-3, gt=0)
+    pools: tuple[Positive, ...] = (24, 6, 1)
+    hidden: tuple[Positive, ...] = (64, 64)
+
+    @field_validator("pools")
+    @classmethod
+    def _from_coarse_to_fine(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or value[-1] != 1 or list(value) != sorted(set(value), reverse=True):
+            raise ValueError("`pools` fall from coarse to fine and end with 1, such as [24, 6, 1]")
+        return value
+
+
+class SegRnn(Context):
+    """A GRU over segments of the context (Lin et al. 2023, SegRNN).
+
+    Attributes:
+        segment: Steps in a segment; they divide the context and the horizon.
+        width: Width of the embedding and of the state.
+    """
+
+    eta_l: float = Field(1e-3, gt=0)
+    segment: Positive = 12
+    width: Positive = 64
+
+
+class TsMixer(Covariates):
+    """Perceptrons over steps and features in turn (Chen et al. 2023, TSMixer).
+
+    Attributes:
+        width: Features that context and covariates are widened to, each.
+        layers: Mixers.
+        feed_forward: Width inside the perceptron over features.
+    """
+
+    eta_l: float = Field(1e-3, gt=0)
+    width: Positive = 16
+    layers: Positive = 2
+    feed_forward: Positive = 32
+
+
+class Own(Context):
+    """A network of your own (`docs/methods.md`).
+
+    Attributes:
+        network: `package.module:Network`, also from the directory the command is started in. It is
+            made as `Network(context, horizon)`, in steps, or `Network(context, horizon, outputs)`
+            for a loss with several numbers per step.
+    """
+
+    eta_l: float = Field(1e-3, gt=0)
+    network: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+
+
 class Models(Table):
     """Settings of each learner, used when that learner is run or compared."""
 
@@ -170,3 +306,11 @@ class Models(Table):
     gru: Recurrent = Recurrent()
     lstm: Recurrent = Recurrent()
     patchtst: PatchTst = PatchTst()
+    dlinear: DLinear = DLinear()
+    sparsetsf: SparseTsf = SparseTsf()
+    cyclenet: CycleNet = CycleNet()
+    tide: Tide = Tide()
+    nhits: Nhits = Nhits()
+    segrnn: SegRnn = SegRnn()
+    tsmixer: TsMixer = TsMixer()
+    own: Own = Own()

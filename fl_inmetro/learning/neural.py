@@ -49,25 +49,12 @@ class MlpLearner(GradientLearner):
 
     def enrol(self, design: Design) -> Arrays:
         """Return n, Σx and Σx² of the training rows; summed, they give the pooled moments."""
-        rows = design.trainable().x.reshape(-1, design.x.shape[-1]).astype(np.float64)
-        return {
-            "n": np.array([float(len(rows))]),
-            "x_sum": rows.sum(axis=0),
-            "x_sq_sum": (rows**2).sum(axis=0),
-        }
+        return moments(design.trainable().x.reshape(-1, design.x.shape[-1]))
 
     def initial(self, sums: Arrays, seed: int, shape: tuple[int, ...], horizon: int) -> Arrays:
         """Draw the parameters and set the standardisation from the summed moments."""
-        mean = sums["x_sum"] / sums["n"]
-        variance = np.maximum(sums["x_sq_sum"] / sums["n"] - mean**2, 0.0)
-        std = np.sqrt(variance)
         module = self._network(shape[-1])
-        return {
-            **initial_parameters(module, seed),
-            "x_mean": mean.astype(np.float32),
-            # A feature that never varies says nothing: divide it by one.
-            "x_std": np.where(std > 1e-6, std, 1.0).astype(np.float32),
-        }
+        return {**initial_parameters(module, seed), **standardisation(sums)}
 
     def module(self, state: Arrays) -> nn.Module:
         """Return the perceptron."""
@@ -75,7 +62,30 @@ class MlpLearner(GradientLearner):
 
     def _network(self, features: int) -> RowMlp:
         guess = row_skip(feature_names(self.mlp.features), self.head)
-        return RowMlp(features, self.mlp.hidden, self.outputs, guess)
+        return RowMlp(
+            features, self.mlp.hidden, self.outputs, guess, shortcut=self.mlp.shortcut
+        )
+
+
+def moments(rows: NDArray[np.float32]) -> Arrays:
+    """Return n, Σx and Σx² of rows (N, F); they add up over clients."""
+    x = rows.astype(np.float64)
+    return {
+        "n": np.array([float(len(x))]),
+        "x_sum": x.sum(axis=0),
+        "x_sq_sum": (x**2).sum(axis=0),
+    }
+
+
+def standardisation(sums: Arrays) -> Arrays:
+    """Return `x_mean` and `x_std` of the rows that the sums are of; shapes (F,)."""
+    mean = sums["x_sum"] / sums["n"]
+    std = np.sqrt(np.maximum(sums["x_sq_sum"] / sums["n"] - mean**2, 0.0))
+    return {
+        "x_mean": mean.astype(np.float32),
+        # A feature that never varies says nothing: divide it by one.
+        "x_std": np.where(std > 1e-6, std, 1.0).astype(np.float32),
+    }
 
 
 def row_skip(names: Sequence[str], head: Head) -> NDArray[np.float32] | None:
@@ -113,10 +123,14 @@ class ContextLearner(GradientLearner):
     def __init__(self, settings: settings_of.Context) -> None:
         super().__init__(settings)
         self.context_h = settings.context_h
+        self.normalise = settings.normalise
 
     @abstractmethod
     def network(self, context: int, horizon: int) -> nn.Module:
-        """Return the network for a context and a horizon, in steps; (N, L) → (N, H)."""
+        """Return the network for a context and a horizon, in steps.
+
+        Shapes: (N, L) → (N, H), or (N, H, R) where `outputs` R > 1.
+        """
 
     @abstractmethod
     def sizes(self, state: Arrays) -> tuple[int, int]:
@@ -125,7 +139,7 @@ class ContextLearner(GradientLearner):
     def design(self, windows: Windows, *, targets: bool = True) -> Design:
         """Build the context, on the day-type profile."""
         steps = context_steps(self.context_h, windows.series.resolution_s)
-        return profile_design(windows, steps, targets=targets)
+        return profile_design(windows, steps, targets=targets, normalise=self.normalise)
 
     def enrol(self, design: Design) -> Arrays:
         """Nothing is needed before the first round."""
@@ -148,16 +162,16 @@ class NLinearLearner(ContextLearner):
     def design(self, windows: Windows, *, targets: bool = True) -> Design:
         """Build the context, on its own last value."""
         steps = context_steps(self.context_h, windows.series.resolution_s)
-        return context_design(windows, steps, targets=targets)
+        return context_design(windows, steps, targets=targets, normalise=self.normalise)
 
     def network(self, context: int, horizon: int) -> nn.Module:
         """Return the linear map."""
-        return NLinear(context, horizon)
+        return NLinear(context, horizon, self.outputs)
 
     def sizes(self, state: Arrays) -> tuple[int, int]:
         """Read the sizes off the weights."""
-        horizon, context = state["linear.weight"].shape
-        return context, horizon
+        numbers, context = state["linear.weight"].shape
+        return context, numbers // self.outputs
 
 
 class WindowMlpLearner(ContextLearner):
@@ -171,12 +185,12 @@ class WindowMlpLearner(ContextLearner):
 
     def network(self, context: int, horizon: int) -> nn.Module:
         """Return the perceptron."""
-        return WindowMlp(context, horizon, self.hidden)
+        return WindowMlp(context, horizon, self.hidden, self.outputs)
 
     def sizes(self, state: Arrays) -> tuple[int, int]:
         """Read the sizes off the first and the last weights."""
         first = state["layers.0.weight" if self.hidden else "head.weight"]
-        return first.shape[1], len(state["head.bias"])
+        return first.shape[1], len(state["head.bias"]) // self.outputs
 
 
 class RecurrentLearner(ContextLearner):
@@ -189,11 +203,12 @@ class RecurrentLearner(ContextLearner):
 
     def network(self, context: int, horizon: int) -> nn.Module:
         """Return the network; it takes a context of any length."""
-        return RecurrentForecaster(self.kind, horizon, self.recurrent.hidden, self.recurrent.layers)
+        s = self.recurrent
+        return RecurrentForecaster(self.kind, horizon, s.hidden, s.layers, self.outputs)
 
     def sizes(self, state: Arrays) -> tuple[int, int]:
         """Read the horizon off the head."""
-        return 1, len(state["head.bias"])
+        return 1, len(state["head.bias"]) // self.outputs
 
 
 class PatchTstLearner(ContextLearner):
@@ -237,9 +252,11 @@ class PatchTstLearner(ContextLearner):
             heads=s.heads,
             layers=s.layers,
             feed_forward=s.feed_forward,
+            outputs=self.outputs,
         )
 
     def sizes(self, state: Arrays) -> tuple[int, int]:
         """Return the shortest context of as many patches as there are positions."""
         patches = len(state["positions.table"])
-        return self.patchtst.patch + (patches - 2) * self.patchtst.stride, len(state["head.bias"])
+        context = self.patchtst.patch + (patches - 2) * self.patchtst.stride
+        return context, len(state["head.bias"]) // self.outputs

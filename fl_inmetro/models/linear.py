@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fl_inmetro.models.design import CLIP
+from fl_inmetro.models.layers import by_step
 
 
 class RowMlp(nn.Module):
@@ -18,7 +19,11 @@ class RowMlp(nn.Module):
     Shapes: x (N, H, F) → (N, H), or (N, H, R) with R > 1 outputs. Without hidden layers it is
     linear. With `skip`, (F, R), output r is what the layers give plus x · skip[:, r]: they correct
     a first guess that stands among the features, such as an empirical quantile of the client's own.
+    With `shortcut`, a linear map of the features is added, which starts at zero: what is linear
+    need not be made of ReLUs.
     """
+
+    starts_at_zero = ("shortcut",)
 
     x_mean: Tensor
     x_std: Tensor
@@ -30,6 +35,8 @@ class RowMlp(nn.Module):
         hidden: Sequence[int],
         outputs: int = 1,
         skip: NDArray[np.float32] | None = None,
+        *,
+        shortcut: bool = False,
     ) -> None:
         super().__init__()
         self.outputs = outputs
@@ -39,6 +46,7 @@ class RowMlp(nn.Module):
             layers += [nn.Linear(width, size), nn.ReLU()]
             width = size
         self.layers = nn.Sequential(*layers, nn.Linear(width, outputs))
+        self.shortcut = nn.Linear(features, outputs, bias=False) if shortcut else None
         self.register_buffer("x_mean", torch.zeros(features))
         self.register_buffer("x_std", torch.ones(features))
         # It follows from the settings, so it is no part of the state that travels.
@@ -49,6 +57,8 @@ class RowMlp(nn.Module):
         """Return the correction; x holds raw features."""
         standard = ((x - self.x_mean) / self.x_std).clamp(-CLIP, CLIP)
         result: Tensor = self.layers(standard)
+        if self.shortcut is not None:
+            result = result + self.shortcut(standard)
         if self.skip is not None:
             result = result + x @ self.skip
         return result.squeeze(-1) if self.outputs == 1 else result
@@ -57,42 +67,43 @@ class RowMlp(nn.Module):
 class NLinear(nn.Module):
     """One linear map from the context to the horizon, relative to the last value.
 
-    Shapes: x (N, L) → (N, H). Starts at zero: before training the forecast is the last value.
+    Shapes: x (N, L) → (N, H), or (N, H, R). Starts at zero: before training the forecast is the
+    last value.
     Source: Zeng, Chen, Zhang & Xu (2023), "Are Transformers Effective for Time Series
     Forecasting?", AAAI, section 4 (NLinear).
     """
 
     starts_at_zero = ("linear",)
 
-    def __init__(self, context: int, horizon: int) -> None:
+    def __init__(self, context: int, horizon: int, outputs: int = 1) -> None:
         super().__init__()
-        self.linear = nn.Linear(context, horizon)
+        self.outputs = outputs
+        self.linear = nn.Linear(context, horizon * outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the correction to the last value."""
-        result: Tensor = self.linear(x)
-        return result
+        return by_step(self.linear(x), self.outputs)
 
 
 class WindowMlp(nn.Module):
     """A perceptron from the whole context to the whole horizon, ReLU between its layers.
 
-    Shapes: x (N, L) → (N, H). Its last layer starts at zero.
+    Shapes: x (N, L) → (N, H), or (N, H, R). Its last layer starts at zero.
     """
 
     starts_at_zero = ("head",)
 
-    def __init__(self, context: int, horizon: int, hidden: Sequence[int]) -> None:
+    def __init__(self, context: int, horizon: int, hidden: Sequence[int], outputs: int = 1) -> None:
         super().__init__()
+        self.outputs = outputs
         layers: list[nn.Module] = []
         width = context
         for size in hidden:
             layers += [nn.Linear(width, size), nn.ReLU()]
             width = size
         self.layers = nn.Sequential(*layers)
-        self.head = nn.Linear(width, horizon)
+        self.head = nn.Linear(width, horizon * outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the correction to the base profile."""
-        result: Tensor = self.head(self.layers(x))
-        return result
+        return by_step(self.head(self.layers(x)), self.outputs)

@@ -95,7 +95,10 @@ def test_the_cohort_is_the_loop(case):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_cohort_is_the_loop_with_other_heads(optimizer, loss):
     """A network of several numbers per step: four for three quantiles and a mean."""
+    # Adam makes a whole step of a gradient that is zero but for rounding; the shortcut, which starts
+    # at zero, has such gradients where a feature is the same in a whole batch.
     settings = {**OPTIMIZERS[optimizer], "loss": loss, "batch_size": 7}
+    settings["shortcut"] = optimizer == "sgd"
     tables = {
         "federation": {"num_server_rounds": 4, "fraction_fit": 0.6, "local_epochs": 2},
         "strategy": {"mu": 0.3},
@@ -243,7 +246,7 @@ def with_value(value: float, field: str, sick: int):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 @pytest.mark.parametrize("field", ["x", "residual"])
-@pytest.mark.parametrize("model", ["nlinear", "window_mlp", "gru", "lstm", "patchtst"])
+@pytest.mark.parametrize("model", [name for name in SIZES if name != "mlp"])
 def test_a_client_that_is_not_finite_touches_nobody_else(model, field, value):
     """To the last bit: the others as they are beside a healthy client."""
     made = learner(model, loss="mse", batch_size=8)

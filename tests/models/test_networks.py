@@ -334,3 +334,22 @@ def test_first_values_have_the_scales_of_pytorch():
 def test_a_layer_that_nobody_knows_is_refused():
     with pytest.raises(TypeError, match="BatchNorm1d"):
         initial_parameters(nn.Sequential(nn.BatchNorm1d(3)), 0)
+
+
+def test_a_row_mlp_adds_its_first_guess_and_its_shortcut():
+    guess = np.array([[0.0, 2.0], [1.0, 0.0]], dtype=np.float32)
+    network = RowMlp(2, [], outputs=2, skip=guess, shortcut=True)
+    for parameter in network.parameters():
+        torch.nn.init.zeros_(parameter)
+    network.shortcut.weight.data[0] = torch.tensor([10.0, 0.0])
+    x = torch.tensor([[[3.0, 4.0]]])
+    # Guess: (3·0 + 4·1, 3·2 + 4·0); the shortcut adds 10 · 3 to the first output.
+    assert network(x).tolist() == [[[34.0, 6.0]]]
+    assert "skip" not in network.state_dict()
+
+
+def test_a_shortcut_starts_at_zero():
+    state = initial_parameters(RowMlp(3, [4], outputs=2, shortcut=True), 0)
+    assert state["shortcut.weight"].shape == (2, 3)
+    assert not state["shortcut.weight"].any()
+    assert state["layers.0.weight"].any()
