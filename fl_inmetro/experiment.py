@@ -24,14 +24,21 @@ from fl_inmetro.federation.training import Outcome, train_group
 from fl_inmetro.learning.client import ClientData, ClientWorker, added_up, past_scale
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.update import Arrays, Floats
-from fl_inmetro.metrics import ErrorSums, Forecast, client_scores, score_fleet, share_better
+from fl_inmetro.metrics import (
+    ErrorSums,
+    Forecast,
+    client_scores,
+    score_fleet,
+    share_better,
+    share_harmed,
+)
 from fl_inmetro.models.baselines import BASELINES as FORECASTS
 from fl_inmetro.plan import Job, Prepared, baselines_of, groups_of, jobs_of, settings_of
 from fl_inmetro.runs.forecasts import save_forecasts
 from fl_inmetro.runs.layout import FORECASTS as FORECAST_FILE
 from fl_inmetro.runs.recorder import Recorder
 
-#: A client whose own model is better by more than this share is harmed by the other one.
+#: A client whose error is larger than its own model's by more than this share is harmed.
 HARM = 0.01
 
 #: Client to its error sums.
@@ -177,7 +184,8 @@ def _derive(
     clients = prepared.clients.values()
     emit(events.RunStarted(job.model, job.training, len(clients), 0, 1, recorder.resumed))
     name = config.ensemble.members[0] if job.model == ENSEMBLE else job.model
-    learner = learner_for(name, settings_of(Job(name, "federated"), config).models)
+    # Whoever trains on alone does it with the model's own optimiser, not with the federation's.
+    learner = learner_for(name, settings_of(Job(name, "local"), config).models)
     workers = [ClientWorker(client, learner) for client in clients]
 
     def check() -> None:
@@ -262,7 +270,7 @@ def _scored(
     scores = {**score_fleet(sums), "bytes": float(n_bytes), **seconds}
     if training != "local" and local:
         scores["better_than_local"] = share_better(sums, local)
-        scores["harmed"] = share_better(local, sums, HARM)
+        scores["harmed"] = share_harmed(sums, local, HARM)
     return events.ModelScored(
         model, training, scores, {name: client_scores(s) for name, s in sums.items() if s.n}
     )
