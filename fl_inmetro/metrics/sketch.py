@@ -13,8 +13,9 @@ whose relative distance to both of its edges is α.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,11 +139,7 @@ class QuantileSketch:
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the sketch as arrays that can be kept or sent."""
-        b = self.bins
-        return {
-            "counts": self.counts,
-            "bins": np.array([b.relative_error, b.least, b.most]),
-        }
+        return {"counts": self.counts, "bins": np.array(astuple(self.bins))}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> QuantileSketch:
@@ -195,7 +192,7 @@ def _first(below: Floats, wanted: Floats, *, strict: bool) -> NDArray[np.int64]:
 
     Shapes: below (…, bins), wanted (…, Q) → (…, Q).
     """
-    side = "right" if strict else "left"
+    side: Literal["left", "right"] = "right" if strict else "left"
     rows = below.reshape(-1, below.shape[-1])
     asked = wanted.reshape(len(rows), -1)
     found = [np.searchsorted(row, want, side) for row, want in zip(rows, asked, strict=True)]
