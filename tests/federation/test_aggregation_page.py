@@ -79,5 +79,5 @@ def test_the_gate():
     defaults = Gate().model_dump()
     assert said.keys() == defaults.keys()
     for key, value in defaults.items():
-        shown = str(value).lower() if isinstance(value, bool) else f"{value:g}"
+        shown = f"{value:g}" if isinstance(value, float) else str(value).lower()
         assert said[key] == shown, key
