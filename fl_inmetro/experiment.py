@@ -13,6 +13,7 @@ import pyarrow as pa
 from flwr.serverapp import Grid
 
 from fl_inmetro import events
+from fl_inmetro.calibrated import calibrate, calibration_key
 from fl_inmetro.config.schema import ENSEMBLE, RunConfig
 from fl_inmetro.data.forecast_table import observed_rows
 from fl_inmetro.data.windows import Windows
@@ -71,10 +72,15 @@ def execute(
         seconds = time.perf_counter() - started
         emit(_scored(name, "baseline", sums, {}, n_bytes=0, seconds=seconds))
     done: dict[Job, Done] = {}
+    shown: dict[Job, Done] = {}  # as scored: calibrated, where that is asked for
     for job in jobs_of(config, kind):
         make = _derive if job.is_derived else _run_job
         own = make(job, config, prepared, recorder, emit, should_stop, done, grid, debug=debug)
         done[job] = own
+        if config.conformal.enabled:
+            own, calibration = calibrate(job, config.conformal, prepared.clients, own)
+            recorder.save_state(calibration_key(job), *calibration.packed())
+        shown[job] = own
         labels = {"model": job.model, "training": job.training}
         for client_id, client in prepared.clients.items():
             for windows, forecast in zip(client.test, own.test.get(client_id, ()), strict=False):
@@ -83,7 +89,7 @@ def execute(
         cost = {"n_bytes": _bytes_moved(job, own.n_bytes, prepared), "seconds": own.seconds}
         if config.virtual_time.enabled:
             cost["simulated_s"] = own.simulated_s
-        alone = done.get(Job(job.model, "local"))
+        alone = shown.get(Job(job.model, "local"))
         emit(_scored(job.model, job.training, own.sums, alone.sums if alone else {}, **cost))
     save_forecasts(rows, recorder.path / FORECAST_FILE, {"fl_inmetro.run": recorder.path.name})
 

@@ -8,12 +8,14 @@ from typing import Protocol
 
 import numpy as np
 
+from fl_inmetro.calibrated import calibration_key
 from fl_inmetro.config.schema import ENSEMBLE, TRAINED
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.derived import Blend
 from fl_inmetro.errors import Fault, RunError
 from fl_inmetro.federation.training import best_private, best_state
 from fl_inmetro.learning.blend import blended
+from fl_inmetro.learning.conformal import FleetCalibration
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.update import Arrays, Learner
 from fl_inmetro.metrics import Forecast
@@ -95,6 +97,30 @@ class BlendedModel:
         return blended([forecast for forecast, _ in made], [weight for _, weight in made])
 
 
+@dataclass(frozen=True, eq=False)
+class CalibratedModel:
+    """A model whose quantiles are calibrated on each client.
+
+    Attributes:
+        plain: The model.
+        calibration: By client, and for one that was never seen.
+    """
+
+    plain: Model
+    calibration: FleetCalibration
+
+    @property
+    def job(self) -> Job:
+        """What it is and how it was trained."""
+        return self.plain.job
+
+    def forecast(self, client_id: str, windows: Windows) -> Forecast | None:
+        """Forecast a client's windows; None where it has no model for that client."""
+        made = self.plain.forecast(client_id, windows)
+        own = self.calibration.of(client_id)
+        return made if made is None or own is None else own.of(windows, made)
+
+
 def trained_model(
     record: RunRecord, model: str | None = None, training: str | None = None
 ) -> Model:
@@ -125,7 +151,14 @@ def trained_model(
         )
     order = {"personalised": 0, "federated": 1, "centralised": 2, "local": 3}
     best = min(fitting, key=lambda row: (order[row["training"]], row["nmae"]))
-    return model_of(record, Job(best["model"], best["training"]))
+    job = Job(best["model"], best["training"])
+    plain = model_of(record, job)
+    if not record.config.conformal.enabled:
+        return plain
+    kept = load_weights(record.path, calibration_key(job))
+    if kept is None:
+        raise _lost(record, calibration_key(job))
+    return CalibratedModel(plain, FleetCalibration.unpacked(*kept))
 
 
 def model_of(record: RunRecord, job: Job) -> Model:
@@ -138,10 +171,7 @@ def model_of(record: RunRecord, job: Job) -> Model:
         return _plain(record, job)
     kept = load_weights(record.path, job.blend_key)
     if kept is None:
-        raise RunError(
-            Fault("FL703", f"run `{record.id}` has lost weights of a finished model",
-                  job.blend_key, "run it again")
-        )  # fmt: skip
+        raise _lost(record, job.blend_key)
     blend = Blend.unpacked(*kept)
     if job.model == ENSEMBLE:
         members = tuple(model_of(record, Job(name, job.training)) for name in blend.components)
@@ -158,6 +188,11 @@ def model_of(record: RunRecord, job: Job) -> Model:
 
 
 # ------------------------------------------------------------------------------ internals
+def _lost(record: RunRecord, key: str) -> RunError:
+    text = f"run `{record.id}` has lost weights of a finished model"
+    return RunError(Fault("FL703", text, key, "run it again"))
+
+
 def _learner(record: RunRecord, job: Job) -> Learner:
     return learner_for(job.model, settings_of(job, record.config).models)
 

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, field_validator, model_validator
 
 from fl_inmetro.config.attack import Attack
+from fl_inmetro.config.conformal import Conformal
 from fl_inmetro.config.diagnostics import Diagnostics
 from fl_inmetro.config.federation import Federation as Federation
 from fl_inmetro.config.models import Models
@@ -304,6 +305,7 @@ class RunConfig(Table):
     compare: Compare = Compare()
     ensemble: Ensemble = Ensemble()
     personalisation: Personalisation = Personalisation()
+    conformal: Conformal = Conformal()
     execution: Execution = Execution()
     virtual_time: VirtualTime = VirtualTime()
 

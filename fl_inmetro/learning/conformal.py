@@ -30,6 +30,7 @@ never randomised: a forecast that says the same twice is worth more than an exac
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -233,26 +234,54 @@ class FleetCalibration:
     """Calibrations of a fleet: one for any client, and each client's own.
 
     Attributes:
-        shared: For a client that was never seen.
+        shared: For a client that was never seen; None where nothing was shared.
         own: Client to its own; private to it where clients are apart.
     """
 
-    shared: Calibration
+    shared: Calibration | None
     own: Mapping[str, Calibration]
 
-    def of(self, client_id: str) -> Calibration:
-        """Return a client's calibration."""
+    def of(self, client_id: str) -> Calibration | None:
+        """Return a client's calibration; None where there is none for it."""
         return self.own.get(client_id, self.shared)
+
+    def packed(self) -> tuple[Arrays, dict[str, str]]:
+        """Return arrays and text that can be kept."""
+        arrays: Arrays = {}
+        if self.shared is not None:
+            arrays["shared"] = self.shared.offsets
+        if self.own:
+            arrays["own"] = np.stack([one.offsets for one in self.own.values()])
+        one = next(iter(self.own.values()), self.shared)
+        kept = (one.levels, one.of_mean) if one is not None else ((), True)
+        return arrays, {"clients": json.dumps(list(self.own)), "kind": json.dumps(kept)}
+
+    @classmethod
+    def unpacked(cls, arrays: Arrays, meta: Mapping[str, str]) -> FleetCalibration:
+        """Return what `packed` was made of."""
+        levels, of_mean = json.loads(meta["kind"])
+
+        def one(offsets: Floats) -> Calibration:
+            return Calibration(tuple(levels), of_mean, offsets)
+
+        shared = one(arrays["shared"]) if "shared" in arrays else None
+        own = arrays.get("own", ())
+        named = zip(json.loads(meta["clients"]), own, strict=True)
+        return cls(shared, {name: one(offsets) for name, offsets in named})
 
 
 def calibrated(
-    clients: Mapping[str, Callable[[], Scores | None]], settings: Conformal
+    clients: Mapping[str, Callable[[], Scores | None]],
+    settings: Conformal,
+    *,
+    alone: bool = False,
 ) -> FleetCalibration:
     """Calibrate a fleet whose clients are asked twice, so that no sketch but the sum is kept.
 
     Args:
         clients: Name to what counts the client's errors; None where it has no forecast.
         settings: `[conformal]`.
+        alone: Nothing is shared: each client by its own errors only.
 
     Raises:
         DataError: FL218, nobody has an error that could be counted.
@@ -265,8 +294,8 @@ def calibrated(
         total = Scores((), np.zeros((settings.blocks, 1, ERROR_BINS.size), dtype=np.int64), 0.0)
     shared = fit(None, total, settings)
     own = {
-        name: fit(scores, total, settings)
+        name: fit(scores, scores if alone else total, settings)
         for name, ask in clients.items()
         if (scores := ask()) is not None and scores.n
     }
-    return FleetCalibration(shared, own)
+    return FleetCalibration(None if alone else shared, own)

@@ -1,0 +1,71 @@
+"""Calibrated rows: a job's forecasts with quantiles that hold what they promise, scored again.
+
+Of a client's errors only the counts of `learning/conformal.py` are added up over the fleet; with
+local-only training not even those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+from fl_inmetro.config.conformal import Conformal
+from fl_inmetro.data.windows import Windows
+from fl_inmetro.derived import Done, Parts, scored
+from fl_inmetro.learning.client import ClientData, added_up
+from fl_inmetro.learning.conformal import FleetCalibration, Scores, calibrated, scores_of
+from fl_inmetro.metrics import ErrorSums, Forecast
+from fl_inmetro.plan import Job
+
+
+def calibration_key(job: Job) -> str:
+    """Return the name of a job's calibration in the run directory."""
+    return f"{job.model}-{job.training}-calibration"
+
+
+def calibrate(
+    job: Job, settings: Conformal, clients: Mapping[str, ClientData], done: Done
+) -> tuple[Done, FleetCalibration]:
+    """Calibrate a job by the errors of its validation windows; return it as it is then scored.
+
+    The validation forecasts stay as they were: what is made of the job (an ensemble, a personalised
+    model) is calibrated by itself. Counted as traffic of a federation: every client's counts, and
+    the fleet's, which go back to each.
+
+    Raises:
+        DataError: FL218, nobody has an error that could be counted.
+    """
+    counts_bytes = 0
+
+    def ask(name: str) -> Scores | None:
+        nonlocal counts_bytes
+        total: Scores | None = None
+        for windows, forecast in _parts(clients[name].validation, done.validation[name]):
+            own = scores_of(windows, forecast, settings.blocks)
+            total = own if total is None else total + own
+            counts_bytes = own.counts.nbytes
+        return total
+
+    asked = {name: partial(ask, name) for name in clients if name in done.validation}
+    fleet = calibrated(asked, settings, alone=job.training == "local")
+    test: dict[str, Parts] = {}
+    sums: dict[str, ErrorSums] = {}
+    for name, client in clients.items():
+        if name not in done.test:
+            continue
+        own = fleet.of(name)
+        parts = list(zip(client.test, done.test[name], strict=True))
+        made = tuple(own.of(w, f) if own is not None else f for w, f in parts)
+        test[name] = made
+        sums |= added_up(
+            (windows.scored_as, scored(windows, forecast))
+            for windows, forecast in zip(client.test, made, strict=True)
+        )
+    moved = 2 * len(asked) * counts_bytes if job.training == "federated" else 0
+    return replace(done, test=test, sums=sums, n_bytes=done.n_bytes + moved), fleet
+
+
+def _parts(windows: tuple[Windows, ...], forecasts: Parts) -> list[tuple[Windows, Forecast]]:
+    """Return the meters that have windows, with their forecasts."""
+    return [(w, f) for w, f in zip(windows, forecasts, strict=True) if len(w)]
