@@ -216,7 +216,9 @@ def _forecast_of(path: Path, table: pa.Table) -> Forecast:
                 "check that the columns are not exchanged, or sort each row's quantiles",
             )
         )
-    return Forecast(mean, levels, np.maximum.accumulate(quantiles, axis=1))
+    # A quantile that is empty stays so, and takes none of the others with it.
+    rising = np.where(np.isnan(quantiles), np.nan, np.fmax.accumulate(quantiles, axis=1))
+    return Forecast(mean, levels, rising)
 
 
 def _read_forecasts(path: Path) -> pa.Table:

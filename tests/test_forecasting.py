@@ -217,6 +217,11 @@ def test_absolute_errors_are_the_medians_and_squared_ones_the_means(tmp_path):
     assert sums["a"].abs_kwh == 0.5
     assert sums["a"].sq_kwh2 == 1.25
     assert scores["mae_kwh"] == 0.25
+    assert sums["a"].n_q == 1  # the second lacks one of its quantiles
+    # A median that is empty is no other quantile's.
+    lacking = rows(q90=[4.0, 3.0], q50=[2.0, None], q10=[1.0, 0.5])
+    _, sums = score_file(written(tmp_path / "g.parquet", lacking), federated([ONE]))
+    assert (sums["a"].n, sums["a"].abs_kwh) == (1, 0)
 
 
 def test_crossing_quantiles_are_fl708(tmp_path):

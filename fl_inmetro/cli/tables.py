@@ -30,6 +30,7 @@ _OPTIONAL = (
     "mase",
     "coverage_80",
     "pinball",
+    "harmed",
     "better_than_local",
 )
 _COUNTS = ("clients", "points", "bytes")
@@ -44,15 +45,16 @@ _COLUMNS = (
     "coverage_80",
     "worst_decile_nmae",
     "better_than_local",
+    "harmed",
     "bytes",
     "seconds",
 )
 
 #: Columns that are there when a row has them.
-_IF_ANY = frozenset({"pinball", "coverage_80", "better_than_local"})
+_IF_ANY = frozenset({"pinball", "coverage_80", "better_than_local", "harmed"})
 
 #: Shares, written in per cent.
-_SHARES = frozenset({"coverage_80", "coverage_80_in_70_90", "better_than_local"})
+_SHARES = frozenset({"coverage_80", "coverage_80_in_70_90", "better_than_local", "harmed"})
 
 
 def print_scores(rows: Sequence[dict[str, Any]], lang: Language) -> None:
@@ -142,6 +144,7 @@ def _notes(cells: Mapping[str, Sequence[str]], dropped: Sequence[str], lang: Lan
         "coverage_80",
         "worst_decile_nmae",
         "better_than_local",
+        "harmed",
         "bytes",
     )
     explained = [n for n in explainable if n in cells]
@@ -202,7 +205,7 @@ def _score(value: float | None, name: str, lang: Language) -> str:
     if value is None or value != value:
         return "–"
     if name in _SHARES:
-        return number(100 * value, 1 if name == "coverage_80" else 0, lang) + " %"
+        return number(100 * value, 1 if name in ("coverage_80", "harmed") else 0, lang) + " %"
     if name == "seconds":
         return number(value, 1, lang)
     if name.endswith("_kwh"):

@@ -116,7 +116,7 @@ def clients(record: RunRecord, lang: Language) -> str:
 # ------------------------------------------------------------------------------ internals
 _FLEET = (
     "model", "training", "nmae", "wmape", "mae_kwh", "rmse_kwh", "mase", "nrmse", "bias",
-    "worst_decile_nmae", "better_than_local", "clients", "points", "bytes", "seconds",
+    "worst_decile_nmae", "better_than_local", "harmed", "clients", "points", "bytes", "seconds",
 )  # fmt: skip
 
 
@@ -145,7 +145,9 @@ def _quantile_scores(rows: list[dict[str, Any]], lang: Language) -> str:
 
 
 def _fleet_row(row: dict[str, Any], lang: Language) -> list[str]:
-    share = row.get("better_than_local")
+    better, harmed = (
+        None if row.get(key) is None else 100 * row[key] for key in ("better_than_local", "harmed")
+    )
     return [
         model_label(row["model"], lang),
         training_label(row["training"], lang),
@@ -157,7 +159,8 @@ def _fleet_row(row: dict[str, Any], lang: Language) -> list[str]:
         ratio(row.get("nrmse"), lang),
         ratio(row.get("bias"), lang),
         ratio(row.get("worst_decile_nmae"), lang),
-        percent(None if share is None else 100 * share, lang, 0),
+        percent(better, lang, 0),
+        percent(harmed, lang, 1),
         whole(row.get("clients"), lang),
         whole(row.get("points"), lang),
         byte_count(row.get("bytes"), lang),

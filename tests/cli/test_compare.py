@@ -26,9 +26,8 @@ def test_compare_json_has_the_documented_rows(compared):
     ]
     keys = set(documented("run.rows"))
     assert set(rows["mlp", "federated"]) == set(rows["mlp", "centralised"]) == keys
-    assert (
-        set(rows["sn168", "baseline"]) == set(rows["mlp", "local"]) == keys - {"better_than_local"}
-    )
+    alone = keys - {"better_than_local", "harmed"}
+    assert set(rows["sn168", "baseline"]) == set(rows["mlp", "local"]) == alone
     record = RunRecord.open(Path(found["path"]))
     assert found["rows"] == record.scores()
     assert record.kind == "compare"
@@ -51,6 +50,8 @@ def test_better_than_local_is_counted_over_the_clients(compared):
         share = sum(r["nmae"] < alone[r["client_id"]] for r in scores) / len(scores)
         (row,) = [r for r in record.scores() if r["training"] == training]
         assert row["better_than_local"] == pytest.approx(share)
+        harmed = sum(r["nmae"] > 1.01 * alone[r["client_id"]] for r in scores) / len(scores)
+        assert row["harmed"] == pytest.approx(harmed)
 
 
 def test_nmae_of_a_row_is_the_mean_over_its_clients(compared):

@@ -36,7 +36,7 @@ print(json.dumps(found))
 COMMANDS = {
     "", "run", "compare", "forecast", "score", "explain", "report",
     "data", "data check", "data describe", "data ls",
-    "runs", "runs ls", "runs show", "runs compare", "runs rm",
+    "runs", "runs ls", "runs show", "runs compare", "runs test", "runs rm",
     "attack", "convergence", "data partition",
 }  # fmt: skip
 

@@ -46,6 +46,7 @@ ROWS = [
         mae_kwh=1352.4,
         pinball=0.0361,
         coverage_80=0.8042,
+        harmed=0.0123,
     ),
 ]
 LANGUAGES: tuple[Language, ...] = ("en", "pt-BR")
