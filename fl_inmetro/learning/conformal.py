@@ -226,7 +226,7 @@ def mixed(own: Scores | None, fleet: Scores, fleet_days: float) -> Floats:
                 "give `[window] validation-days` some days with readings",
             )
         )
-    return np.where(n > 0, mass, mass.sum(axis=0))
+    return mass if n.all() else np.where(n > 0, mass, mass.sum(axis=0))
 
 
 @dataclass(frozen=True, eq=False)
