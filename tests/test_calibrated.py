@@ -15,6 +15,7 @@ from fl_inmetro.data.load import load
 from fl_inmetro.derived import Done
 from fl_inmetro.errors import ConfigError, DataError, RunError
 from fl_inmetro.forecasting import forecast
+from fl_inmetro.learning.client import ClientWorker
 from fl_inmetro.learning.conformal import FleetCalibration, fit, scores_of
 from fl_inmetro.plan import Job, prepare
 from fl_inmetro.runs import weights
@@ -130,6 +131,9 @@ def test_a_calibration_is_what_its_own_errors_say(runs):
         windows = client.validation[0]
         scores = scores_of(windows, served.plain.forecast(name, windows), 4)
         expected = fit(scores, scores, record.config.conformal).offsets
+        worker = ClientWorker(client, served.plain.learner)
+        state = served.plain.state_for(name)
+        np.testing.assert_array_equal(worker.calibrate(state, 4).counts, scores.counts)
         np.testing.assert_allclose(served.calibration.of(name).offsets, expected)
 
 

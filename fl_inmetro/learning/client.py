@@ -16,6 +16,7 @@ import numpy as np
 
 from fl_inmetro.data.calendar import steps_per_week
 from fl_inmetro.data.windows import Windows
+from fl_inmetro.learning.conformal import Scores, scores_of
 from fl_inmetro.learning.control import kept_after, shift_of, zero_controls
 from fl_inmetro.learning.gradient import GradientLearner, client_seed
 from fl_inmetro.learning.update import Arrays, Learner, Update
@@ -214,6 +215,17 @@ class ClientWorker:
     def validation_forecasts(self, state: Arrays) -> list[Forecast]:
         """Return the forecasts of each meter's validation windows."""
         return [self.learner.forecast(state, design) for _, design in self.evaluated("validation")]
+
+    def calibrate(self, state: Arrays, blocks: int) -> Scores | None:
+        """Count the errors of the validation windows; None where there is no window."""
+        total: Scores | None = None
+        for (windows, _), forecast in zip(
+            self.evaluated("validation"), self.validation_forecasts(state), strict=True
+        ):
+            if len(windows):
+                own = scores_of(windows, forecast, blocks)
+                total = own if total is None else total + own
+        return total
 
     def with_learner(self, learner: Learner) -> ClientWorker:
         """Return the client with a learner that sees the same: the designs are shared."""

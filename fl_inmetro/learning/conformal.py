@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,9 @@ from fl_inmetro.units import DAY_S
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Arrays = dict[str, NDArray[Any]]
+
+#: Beyond it whole numbers are no counts of ours: a sum over the fleet would not be exact.
+_MOST = 1 << 53
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,39 @@ class Scores:
     def n(self) -> int:
         """Number of points whose errors are counted."""
         return int(self.counts[:, 0].sum())
+
+    def to_arrays(self) -> Arrays:
+        """Return what travels: `counts` is the only part that is a client's."""
+        return {
+            "counts": self.counts,
+            "levels": np.array(self.levels),
+            "per-day": np.array(self.per_day),
+            "bins": np.array(astuple(self.bins)),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays, like: Scores | None = None) -> Scores:
+        """Return what `to_arrays` was made of; `like` says what was asked for.
+
+        Raises:
+            ValueError: The counts are of another shape or kind, one is negative or beyond 2⁵³, the
+                levels of one block have different numbers of points, or it is not as asked for.
+        """
+        counts = np.asarray(arrays["counts"])
+        bins = Bins(*(float(value) for value in arrays["bins"]))
+        levels = tuple(float(level) for level in arrays["levels"])
+        width = max(len(levels), 1)
+        if counts.dtype != np.int64 or counts.ndim != 3 or counts.shape[1:] != (width, bins.size):
+            raise ValueError(f"{counts.dtype} of shape {counts.shape} are no counts of errors")
+        if (counts < 0).any() or (counts > _MOST).any():
+            raise ValueError("a count is negative, or beyond all counts")
+        points = counts.sum(axis=-1)
+        if (points != points[:, :1]).any():
+            raise ValueError("every level of a block counts the same points")
+        scores = cls(levels, counts, float(arrays["per-day"]), bins)
+        if like is not None:
+            like._like(scores)
+        return scores
 
 
 @dataclass(frozen=True, eq=False)

@@ -256,6 +256,29 @@ def test_sums_do_not_depend_on_order_or_grouping() -> None:
     assert (grouped - total(scores[:3])).n == 4 * 3 * 24
 
 
+def test_counts_travel_and_are_looked_at() -> None:
+    scores = of_zero(np.arange(48.0).reshape(2, 24))
+    sent = scores.to_arrays()
+    back = Scores.from_arrays(sent, like=scores)
+    assert (back.counts == scores.counts).all()
+    assert ((back + scores).counts == 2 * scores.counts).all()
+    forged = [
+        {"counts": -scores.counts},
+        {"counts": scores.counts.astype(np.float64)},
+        {"counts": scores.counts[..., 1:]},
+        {"counts": np.full_like(scores.counts, 1 << 54)},
+        {"levels": np.array([0.1, 0.9])},
+    ]
+    for change in forged:
+        with pytest.raises(ValueError, match="count"):
+            Scores.from_arrays({**sent, **change})
+    uneven = np.concatenate([scores.counts, 2 * scores.counts], axis=1)
+    with pytest.raises(ValueError, match="same points"):
+        Scores.from_arrays({**sent, "counts": uneven, "levels": np.array([0.1, 0.9])})
+    with pytest.raises(ValueError, match="cannot be added"):
+        Scores.from_arrays({**sent, "per-day": np.array(1.0)}, like=scores)
+
+
 def test_unknown_points_are_not_counted_and_stay_unknown() -> None:
     errors = np.full((2, 24), np.nan)
     errors[0, :5] = 1.0
