@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,7 +192,9 @@ def covered(calibration: Calibration, errors: Floats) -> float:
 def test_a_new_client_is_covered_on_average() -> None:
     fleet = [of_zero(errors) for errors in fleet_of(200, 28, 1)]
     result = calibrated({str(k): partial(replace, s) for k, s in enumerate(fleet)}, OWN_ONLY)
-    new = [covered(result.of("never seen"), errors) for errors in fleet_of(400, 10, 2)]
+    shared = result.of("never seen")
+    assert shared is not None
+    new = [covered(shared, errors) for errors in fleet_of(400, 10, 2)]
     # The share of a client of spread s is far from 0.8 (0.62 … 0.99), its mean over clients near:
     # their standard deviation is about 0.12, so five standard errors of 400 and of the 200 that
     # calibrated are under 0.06.
@@ -262,7 +265,7 @@ def test_counts_travel_and_are_looked_at() -> None:
     back = Scores.from_arrays(sent, like=scores)
     assert (back.counts == scores.counts).all()
     assert ((back + scores).counts == 2 * scores.counts).all()
-    forged = [
+    forged: list[dict[str, NDArray[Any]]] = [
         {"counts": -scores.counts},
         {"counts": scores.counts.astype(np.float64)},
         {"counts": scores.counts[..., 1:]},
