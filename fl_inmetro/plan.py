@@ -13,7 +13,14 @@ from typing import Any
 
 from fl_inmetro.config.diagnostics import Diagnostics
 from fl_inmetro.config.models import Gradient
-from fl_inmetro.config.schema import BASELINES, ENSEMBLE, TRAINED, TRAININGS, RunConfig
+from fl_inmetro.config.schema import (
+    BASELINES,
+    ENSEMBLE,
+    TRAINED,
+    TRAININGS,
+    USUAL_BASELINES,
+    RunConfig,
+)
 from fl_inmetro.config.strategy import Gate, Selection, Strategy
 from fl_inmetro.config.virtual_time import VirtualTime
 from fl_inmetro.data.load import load
@@ -145,7 +152,7 @@ def jobs_of(config: RunConfig, kind: str) -> list[Job]:
 
 def baselines_of(config: RunConfig, kind: str) -> list[str]:
     """Return the baselines that are scored beside the models."""
-    chosen = config.compare.models if kind == "compare" else BASELINES
+    chosen = config.compare.models if kind == "compare" else USUAL_BASELINES
     return [name for name in chosen if name in BASELINES]
 
 

@@ -24,13 +24,40 @@ from fl_inmetro.config.table import Positive, Share, Table
 from fl_inmetro.config.virtual_time import VirtualTime
 from fl_inmetro.units import Unit
 
-Learner = Literal["ridge", "nlinear", "mlp", "window_mlp", "gru", "lstm", "patchtst"]
+Learner = Literal[
+    "ridge",
+    "nlinear",
+    "mlp",
+    "window_mlp",
+    "gru",
+    "lstm",
+    "patchtst",
+    "dlinear",
+    "sparsetsf",
+    "cyclenet",
+    "tide",
+    "nhits",
+    "segrnn",
+    "tsmixer",
+    "own",
+]
 Training = Literal["local", "federated", "personalised", "centralised"]
-Baseline = Literal["sn24", "sn168", "ha4", "persistence_ensemble"]
+Baseline = Literal[
+    "sn24",
+    "sn168",
+    "ha4",
+    "persistence_ensemble",
+    "day_type_mean",
+    "median_28d",
+    "ewma_slot",
+    "slot_quantiles",
+]
 Ensembled = Literal["ensemble"]
 Model = Baseline | Learner | Ensembled
 
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+#: Those that are scored beside a model where nobody chose.
+USUAL_BASELINES: tuple[Baseline, ...] = ("sn24", "sn168", "ha4", "persistence_ensemble")
 LEARNERS: tuple[Learner, ...] = get_args(Learner)
 TRAININGS: tuple[Training, ...] = get_args(Training)
 ENSEMBLE: Ensembled = "ensemble"
@@ -253,7 +280,7 @@ class Compare(Table):
             `personalised` needs what it is made of: see `[personalisation]`.
     """
 
-    models: tuple[Model, ...] = (*BASELINES, "ridge", "nlinear", "mlp")
+    models: tuple[Model, ...] = (*USUAL_BASELINES, "ridge", "nlinear", "mlp")
     training: tuple[Training, ...] = ("local", "federated", "centralised")
 
     @field_validator("models", "training")

@@ -24,7 +24,7 @@ from fl_inmetro.learning.update import Arrays, Layout, UpdateBlock, with_control
 from fl_inmetro.learning.work import CONTROL
 
 #: Arrays of a state that are set at enrolment and never trained.
-BUFFERS = frozenset({"x_mean", "x_std"})
+BUFFERS = frozenset({"x_mean", "x_std", "context_and_horizon"})
 
 _OPTIMIZER, _PREVIOUS, _DRIFT, _CENTRE = "optimizer.", "previous.", "drift.", "centre."
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ def _untrue(enrolments: Sequence[Enrolment], limit: float) -> dict[str, str]:
     """Return clients whose sums cannot be those of their windows, or are unlike the others'."""
     found: dict[str, str] = {}
     for e in enrolments:
-        why = contradiction(e.sums, e.windows * e.horizon, e.x_shape[-1] if e.x_shape else 0)
+        rows = e.windows * math.prod(e.x_shape[:-1])  # a row for each step, or for each window
+        why = contradiction(e.sums, rows, e.x_shape[-1] if e.x_shape else 0)
         if why:
             found[e.client_id] = why
     sound = [e for e in enrolments if e.client_id not in found]

@@ -19,7 +19,7 @@ from fl_inmetro.learning.update import Arrays, Layout, Learner, UpdateBlock
 Floats = NDArray[np.float64]
 
 #: Arrays of a state that are set at enrolment and never trained.
-BUFFERS = frozenset({"x_mean", "x_std"})
+BUFFERS = frozenset({"x_mean", "x_std", "context_and_horizon"})
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fl_inmetro.models.layers import Positions
+from fl_inmetro.models.layers import Cycle, Positions
 
 
 class NotLiftable(TypeError):  # noqa: N818 - an answer, not a failure: the loop takes over
@@ -81,6 +81,17 @@ class _Positions(_Stacked):
         return (x.reshape(clients, -1, *x.shape[1:]) + self.table).view(x.shape)
 
 
+class _Cycle(_Stacked):
+    table: Tensor
+
+    def forward(self, place: Tensor) -> Tensor:
+        clients, steps = self.table.shape[0], self.table.shape[-1]
+        own = torch.arange(clients, device=place.device).view(-1, 1, 1) * steps
+        where = place.reshape(clients, -1, place.shape[-1]).remainder(steps) + own
+        values: Tensor = self.table.reshape(-1)[where]
+        return values.view(place.shape)
+
+
 class _Convolution(_Stacked):
     """Client by client: grouped convolutions have no fast kernel on a CPU."""
 
@@ -120,9 +131,11 @@ class _Recurrent(_Stacked):
         self.names = [name for name, _ in layer.named_parameters()]
         self.stepped = stepped
 
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, first: Tensor | None = None) -> tuple[Tensor, None]:
         if self.stepped:
-            return self._stepped(x), None
+            return self._stepped(x, first), None
+        if first is not None:
+            raise NotLiftable("recurrent layers: a first state is for a GRU of one layer")
         parameters = [getattr(self, name).unbind() for name in self.names]
         parts = x.chunk(len(parameters[0]))
         own = zip(parts, *parameters, strict=True)
@@ -137,7 +150,12 @@ class _Recurrent(_Stacked):
             output = torch._VF.gru(x, zero, parameters, *options)[0]
         return output
 
-    def _stepped(self, x: Tensor) -> Tensor:
+    def _stepped(self, x: Tensor, first: Tensor | None) -> Tensor:
+        if first is not None:
+            if self.is_lstm or self.layers > 1:
+                raise NotLiftable("recurrent layers: a first state is for a GRU of one layer")
+            own = [getattr(self, f"{kind}_l0") for kind in _RECURRENT_KINDS]
+            return self._gru_layer(x, *own, first=first[0])
         for layer in range(self.layers):
             own = [getattr(self, f"{kind}_l{layer}") for kind in _RECURRENT_KINDS]
             x = (self._lstm_layer if self.is_lstm else self._gru_layer)(x, *own)
@@ -158,11 +176,19 @@ class _Recurrent(_Stacked):
         return torch.stack(outputs, dim=2).flatten(0, 1)
 
     def _gru_layer(
-        self, x: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
+        self,
+        x: Tensor,
+        w_ih: Tensor,
+        w_hh: Tensor,
+        b_ih: Tensor,
+        b_hh: Tensor,
+        first: Tensor | None = None,
     ) -> Tensor:
         gates_x = self._inputs(x, w_ih, b_ih)
         recurrent, bias = w_hh.mT, b_hh.unsqueeze(1)
         h = gates_x.new_zeros(*gates_x.shape[:2], self.hidden)
+        if first is not None:
+            h = first.reshape(h.shape)
         outputs = []
         for gates in gates_x.unbind(2):
             r_h, z_h, n_h = torch.baddbmm(bias, h, recurrent).chunk(3, dim=-1)
@@ -186,7 +212,7 @@ _FEW = 8192
 _RECURRENT_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 #: Layers that add or multiply their parameters to all of a client's rows.
-_BROADCAST = (_Linear, _LayerNorm, _Positions)
+_BROADCAST = (_Linear, _LayerNorm, _Positions, _Cycle)
 
 
 class Lifted:
@@ -312,7 +338,7 @@ class Lifted:
 
 
 #: Layers that have a stacked form.
-_LAYERS = (nn.Linear, nn.LayerNorm, Positions, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU)
+_LAYERS = (nn.Linear, nn.LayerNorm, Positions, Cycle, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU)
 
 
 def _exchanged(module: nn.Module, stepped: bool) -> nn.Module:
@@ -326,6 +352,8 @@ def _exchanged(module: nn.Module, stepped: bool) -> nn.Module:
             return _LayerNorm(module.normalized_shape, module.eps)
         case Positions():
             return _Positions()
+        case Cycle():
+            return _Cycle()
         case nn.Conv1d() | nn.Conv2d() if module.padding_mode == "zeros":
             return _Convolution(module)
         case nn.LSTM() | nn.GRU():

@@ -13,7 +13,17 @@ from fl_inmetro.learning.neural import (
     RecurrentLearner,
     WindowMlpLearner,
 )
+from fl_inmetro.learning.own import OwnLearner
 from fl_inmetro.learning.update import Learner
+from fl_inmetro.learning.zoo import (
+    CycleNetLearner,
+    DLinearLearner,
+    NhitsLearner,
+    SegRnnLearner,
+    SparseTsfLearner,
+    TideLearner,
+    TsMixerLearner,
+)
 
 LEARNERS: dict[str, Callable[[Models], Learner]] = {
     "ridge": lambda models: RidgeLearner(models.ridge),
@@ -23,6 +33,14 @@ LEARNERS: dict[str, Callable[[Models], Learner]] = {
     "gru": lambda models: RecurrentLearner("gru", models.gru),
     "lstm": lambda models: RecurrentLearner("lstm", models.lstm),
     "patchtst": lambda models: PatchTstLearner(models.patchtst),
+    "dlinear": lambda models: DLinearLearner(models.dlinear),
+    "sparsetsf": lambda models: SparseTsfLearner(models.sparsetsf),
+    "cyclenet": lambda models: CycleNetLearner(models.cyclenet),
+    "tide": lambda models: TideLearner(models.tide),
+    "nhits": lambda models: NhitsLearner(models.nhits),
+    "segrnn": lambda models: SegRnnLearner(models.segrnn),
+    "tsmixer": lambda models: TsMixerLearner(models.tsmixer),
+    "own": lambda models: OwnLearner(models.own),
 }
 
 

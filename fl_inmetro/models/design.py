@@ -7,7 +7,8 @@ base come from the client's past and stay on the client.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,16 @@ from numpy.typing import NDArray
 from fl_inmetro.data.calendar import steps_per_day
 from fl_inmetro.data.features import Level, row_features, trailing_level
 from fl_inmetro.data.windows import Windows
-from fl_inmetro.units import HOUR_S
+from fl_inmetro.units import DAY_S, HOUR_S
 
 #: Standardised features are cut here, so that one strange reading cannot throw a forecast away.
 CLIP = 5.0
+
+#: A window's deviation is at least so much, in units of the client's scale.
+MIN_DEVIATION = 0.1
+
+#: What a context is divided by: the client's trailing mean, or the window's own deviation.
+Normalise = Literal["scale", "window"]
 
 Rows = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -29,7 +36,8 @@ class Design:
     """Inputs, and targets where they are known.
 
     Attributes:
-        x: Shape (N, H, F) for row models, (N, L) for context models.
+        x: Shape (N, H, F) for row models; (N, L) for context models, with more behind it where a
+            model wants more: the rows of the horizon, (N, H · F), or the place in a cycle, (N, 1).
         base: Shape (N, H).
         scale_kwh: Shape (N,); NaN where the past is too short for a forecast.
         floor_kwh: Shape (N,); no forecast is below it.
@@ -83,7 +91,13 @@ def row_design(windows: Windows, features: tuple[str, ...], *, targets: bool = T
     return _with_targets(windows, rows.x, rows.base, rows.level, targets)
 
 
-def context_design(windows: Windows, context_steps: int, *, targets: bool = True) -> Design:
+def context_design(
+    windows: Windows,
+    context_steps: int,
+    *,
+    targets: bool = True,
+    normalise: Normalise = "scale",
+) -> Design:
     """Build the design of NLinear: the last L steps relative to the last of them, the base.
 
     A missing step takes the value of the day before, and the trailing mean where that is missing
@@ -91,20 +105,56 @@ def context_design(windows: Windows, context_steps: int, *, targets: bool = True
     """
     level = trailing_level(windows)
     context = _context(windows, context_steps, level)
+    if normalise == "window":
+        deviation = _deviation(context)
+        context, level = context / deviation, _in_deviations(level, deviation)
     last = context[:, -1:]
     base = np.broadcast_to(last, (len(windows), windows.horizon)).astype(np.float32)
     return _with_targets(windows, (context - last).astype(np.float32), base, level, targets)
 
 
-def profile_design(windows: Windows, context_steps: int, *, targets: bool = True) -> Design:
+def profile_design(
+    windows: Windows,
+    context_steps: int,
+    *,
+    targets: bool = True,
+    normalise: Normalise = "scale",
+    features: tuple[str, ...] = (),
+    cycle_steps: int = 0,
+) -> Design:
     """Build the design of the other context models: the last L steps relative to the trailing mean.
 
     The base is the day-type profile of row models: a context of a week says nothing of what
-    Sundays are like at a client. Missing steps are filled as for NLinear. Shapes: `x` (N, L).
+    Sundays are like at a client. Missing steps are filled as for NLinear.
+
+    With `normalise = "window"` the context is (c − μ)/σ of the window's own mean and deviation, and
+    σ takes the place of the scale: ŷ = profile + σ · f((c − μ)/σ). Both stay on the client, as the
+    scale does. σ = √(variance + 0.1²) in units of the scale, for a window of standstill has none.
+    Source: Kim et al. (2022), "Reversible Instance Normalization for Accurate Time-Series
+    Forecasting against Distribution Shift", ICLR, eq. 1 and 2, without the affine map; there the
+    mean is added again, here the profile has that part.
+
+    Shapes: `x` (N, L); with `features`, (N, L + H · F), the rows of the horizon behind the context;
+    with `cycle_steps`, one more column: the place of the first forecast step in a cycle that begins
+    on Monday at 00:00 local time.
     """
-    rows = row_features(windows, ())
-    context = _context(windows, context_steps, rows.level)
-    return _with_targets(windows, (context - 1).astype(np.float32), rows.base, rows.level, targets)
+    rows = row_features(windows, features)
+    level, base = rows.level, rows.base
+    context = _context(windows, context_steps, level)
+    if normalise == "window":
+        deviation = _deviation(context)
+        context = (context - context.mean(axis=1, keepdims=True)) / deviation
+        level, base = _in_deviations(level, deviation), (base / deviation).astype(np.float32)
+    else:
+        context = context - 1
+    parts = [context]
+    if features:
+        parts.append(rows.x.reshape(len(windows), windows.horizon * rows.x.shape[2]))
+    if cycle_steps:
+        parts.append(_place(windows, cycle_steps)[:, None])
+    return _with_targets(
+        windows, np.concatenate(parts, axis=1).astype(np.float32), base, level, targets
+    )
 
 
 def context_steps(context_h: float, resolution_s: int) -> int:
@@ -120,6 +170,24 @@ def _context(windows: Windows, context_steps: int, level: Level) -> Floats:
     context, day_before = past[:, per_day:], past[:, :-per_day]
     context = np.where(np.isnan(context), day_before, context)
     return np.where(np.isnan(context), 1.0, context)
+
+
+def _deviation(context: Floats) -> Floats:
+    """Return the deviation of each window in units of the scale; (N, L) → (N, 1)."""
+    result: Floats = np.sqrt(context.var(axis=1, keepdims=True) + MIN_DEVIATION**2)
+    return result
+
+
+def _in_deviations(level: Level, deviation: Floats) -> Level:
+    return replace(level, scale_kwh=level.scale_kwh * deviation[:, 0])
+
+
+def _place(windows: Windows, cycle_steps: int) -> NDArray[np.int64]:
+    """Return the place of the first forecast step in the cycle; shape (N,)."""
+    clock = windows.target_clock
+    second = clock.weekday[:, 0] * DAY_S + clock.second_of_day[:, 0]
+    place: NDArray[np.int64] = second // windows.series.resolution_s % cycle_steps
+    return place
 
 
 def _with_targets(windows: Windows, x: Rows, base: Rows, level: Level, targets: bool) -> Design:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fl_inmetro import seeds
-from fl_inmetro.models.layers import Positions
+from fl_inmetro.models.layers import Cycle, Positions
 
 #: Standard deviation of the first table of positions.
 POSITION_SCALE = 0.02
@@ -17,7 +17,8 @@ def initial_parameters(module: nn.Module, seed: int) -> dict[str, NDArray[np.flo
     """Draw initial parameters from the run's own generator, at the scales of `torch.nn`.
 
     Uniform on ±1/√fan_in for linear maps and convolutions (weights and biases), ±1/√hidden for
-    LSTM and GRU; 1 and 0 for LayerNorm; normal with deviation 0.02 for positions. Layers that the
+    LSTM and GRU; 1 and 0 for LayerNorm; normal with deviation 0.02 for positions;
+    0 for cycles. Layers that the
     module names in `starts_at_zero` start at zero. Each parameter has a generator named after it,
     and no global one is touched, so every engine starts from the same values.
 
@@ -41,6 +42,8 @@ def _draw(
 ) -> NDArray[np.float64]:
     if isinstance(layer, nn.LayerNorm):
         return np.ones(shape) if name == "weight" else np.zeros(shape)
+    if isinstance(layer, Cycle):
+        return np.zeros(shape)
     if isinstance(layer, Positions):
         return draw.normal(0.0, POSITION_SCALE, shape)
     if isinstance(layer, nn.Linear):

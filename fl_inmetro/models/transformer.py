@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fl_inmetro.models.layers import Positions
+from fl_inmetro.models.layers import Positions, by_step
 
 
 class PatchTst(nn.Module):
@@ -17,8 +17,8 @@ class PatchTst(nn.Module):
     channel is forecast alone with shared weights, which here is every client's case. The paper's
     normalisation by the window's own mean is left to the design, which scales the context.
 
-    Shapes: x (N, L) → (N, H); L must give as many patches as `context` does. The head starts
-    at zero.
+    Shapes: x (N, L) → (N, H), or (N, H, R); L must give as many patches as `context` does. The
+    head starts at zero.
     Source: Nie, Nguyen, Sinthong & Kalagnanam (2023), "A Time Series is Worth 64 Words", ICLR,
     section 3.1.
     """
@@ -36,9 +36,10 @@ class PatchTst(nn.Module):
         heads: int,
         layers: int,
         feed_forward: int,
+        outputs: int = 1,
     ) -> None:
         super().__init__()
-        self.patch, self.stride = patch, stride
+        self.patch, self.stride, self.outputs = patch, stride, outputs
         patches = patch_count(context, patch, stride)
         self.embedding = nn.Linear(patch, width)
         self.positions = Positions(patches, width)
@@ -46,14 +47,13 @@ class PatchTst(nn.Module):
             *(EncoderBlock(width, heads, feed_forward) for _ in range(layers))
         )
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(patches * width, horizon)
+        self.head = nn.Linear(patches * width, horizon * outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the correction to the base profile."""
         tokens = self.positions(self.embedding(patches_of(x, self.patch, self.stride)))
         encoded: Tensor = self.norm(self.blocks(tokens))
-        result: Tensor = self.head(encoded.flatten(1))
-        return result
+        return by_step(self.head(encoded.flatten(1)), self.outputs)
 
 
 class EncoderBlock(nn.Module):

@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fl_inmetro.config.schema import USUAL_BASELINES
 from fl_inmetro.data.features import GROUPS, row_features
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.data.windows import Windows, horizon_steps, windows_at
 from fl_inmetro.errors import DataError
+from fl_inmetro.metrics import Forecast
 from fl_inmetro.models.baselines import BASELINES
 from fl_inmetro.models.design import context_design
 from tests.fleets import MONDAY, series, windows
@@ -46,7 +48,8 @@ def test_no_forecaster_sees_a_reading_at_or_after_its_issue_time(issue, horizon,
     for name in ("x", "base", "scale_kwh"):
         same(*(getattr(part, name) for part in contexts))
     for forecast in BASELINES.values():
-        same(*(forecast(part) for part in seen))
+        told = [forecast(part) for part in seen]
+        same(*(one.quantiles_kwh if isinstance(one, Forecast) else one for one in told))
 
 
 def test_the_garbage_test_would_notice():
@@ -200,8 +203,22 @@ def test_baselines_by_hand():
         "a", MONDAY, HOUR, np.add.outer(100.0 * np.arange(29), np.arange(24)).ravel()
     )
     part = windows(one, [28])
-    got = {name: forecast(part)[0, 3] for name, forecast in BASELINES.items()}
+    got = {name: BASELINES[name](part)[0, 3] for name in USUAL_BASELINES}
     assert got == {"sn24": 2703, "sn168": 2103, "ha4": 1053, "persistence_ensemble": 2403}
+    # Day 28 is a Monday; working days are those of four weeks, 0 … 4, 7 … 11, …: their mean is
+    # 12.5 days. All 28 days, 0 … 27, have the median 13.5.
+    assert BASELINES["day_type_mean"](part)[0, 3] == pytest.approx(1253)
+    assert BASELINES["median_28d"](part)[0, 3] == 1353
+    # Σ 0.8^k (27 − k) / Σ 0.8^k over k = 0 … 27, in a plain loop.
+    top = bottom = 0.0
+    for k in range(28):
+        top, bottom = top + 0.8**k * (100 * (27 - k) + 3), bottom + 0.8**k
+    assert BASELINES["ewma_slot"](part)[0, 3] == pytest.approx(top / bottom)
+    # The quantile of level p stands p · 27 of the way along days 0 … 27.
+    told = BASELINES["slot_quantiles"](part)
+    assert told.levels == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    assert told.quantiles_kwh[0, 3] == pytest.approx([270 * k + 3 for k in range(1, 10)])
+    assert told.mean_kwh[0, 3] == pytest.approx(1353)
 
 
 def test_baselines_leave_missing_days_out_or_stay_silent():
@@ -209,12 +226,21 @@ def test_baselines_leave_missing_days_out_or_stay_silent():
     energy[27, 3] = energy[21, 3] = energy[7, 3] = np.nan
     energy[[21, 14, 7, 0], 4] = np.nan
     part = windows(ClientSeries("a", MONDAY, HOUR, energy.ravel()), [28])
-    got = {name: forecast(part)[0] for name, forecast in BASELINES.items()}
+    got = {name: BASELINES[name](part)[0] for name in USUAL_BASELINES}
     assert np.isnan(got["sn24"][3])
     assert np.isnan(got["sn168"][3])
     assert got["ha4"][3] == (1403 + 3) / 2  # days 14 and 0
     assert got["persistence_ensemble"][3] == pytest.approx((2203 + 2303 + 2403 + 2503 + 2603) / 5)
     assert np.isnan(got["ha4"][4])
+    # Of 25 known days (27, 21 and 7 are missing) the median is the 13th: 0 … 6, 8 … 12, then 13.
+    assert BASELINES["median_28d"](part)[0, 3] == 1303
+    energy[:28, 5] = np.nan
+    silent = windows(ClientSeries("a", MONDAY, HOUR, energy.ravel()), [28])
+    for name in ("median_28d", "ewma_slot"):
+        assert np.isnan(BASELINES[name](silent)[0, 5])
+    told = BASELINES["slot_quantiles"](silent)
+    assert np.isnan(told.quantiles_kwh[0, 5]).all()
+    assert np.isnan(told.mean_kwh[0, 5])
 
 
 def test_baselines_beyond_a_day_repeat_what_is_known():

@@ -30,6 +30,14 @@ SIZES: dict[str, dict[str, Any]] = {
         "context_h": 12, "patch": 6, "stride": 3, "width": 8, "heads": 2, "layers": 1,
         "feed_forward": 8,
     },
+    "dlinear": {"context_h": 12, "average": 5},
+    "sparsetsf": {"context_h": 12, "period_h": 6},
+    "cyclenet": {"context_h": 12, "cycle_h": 24},
+    "tide": {"context_h": 12, "width": 6, "projected": 2, "decoded": 3},
+    "nhits": {"context_h": 12, "pools": [4, 1], "hidden": [6]},
+    "segrnn": {"context_h": 12, "segment": 3, "width": 5},
+    "tsmixer": {"context_h": 12, "width": 3, "layers": 1, "feed_forward": 5},
+    "own": {"context_h": 24, "network": "examples.own_network:DayFilters"},
 }  # fmt: skip
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"optimizer": "sgd", "eta_l": 0.1},

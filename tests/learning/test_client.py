@@ -11,9 +11,17 @@ from fl_inmetro.models.design import context_steps
 from tests.fleets import clients_of, fleet
 
 CONTEXT_H = 30
-CONTEXT_MODELS = ("nlinear", "window_mlp", "gru", "lstm", "patchtst")
+CONTEXT_MODELS = ("nlinear", "window_mlp", "gru", "lstm", "patchtst", "dlinear", "nhits")
+#: What stands behind the context: the place in a cycle; 24 rows of 20 calendar features.
+BEHIND = {"cyclenet": 1, "tide": 24 * 20, "tsmixer": 24 * 20}
 SETTINGS = Models.model_validate(
-    {"mlp": {"hidden": [3]}, **{name: {"context_h": CONTEXT_H} for name in CONTEXT_MODELS}}
+    {
+        "mlp": {"hidden": [3]},
+        **{name: {"context_h": CONTEXT_H} for name in (*CONTEXT_MODELS, *BEHIND)},
+        "sparsetsf": {"context_h": CONTEXT_H, "period_h": 6, "loss": "mse"},
+        "segrnn": {"context_h": CONTEXT_H, "segment": 6},
+        "own": {"context_h": CONTEXT_H, "network": "examples.own_network:DayFilters"},
+    }
 )
 
 
@@ -37,7 +45,10 @@ def test_enrolment_counts_points_and_says_the_shape(members, name):
     assert enrolment.points == expected
     assert enrolment.horizon == 24
     context = context_steps(CONTEXT_H, 3600)
-    assert enrolment.x_shape[0] == (context if name in CONTEXT_MODELS else 24)
+    if name in ("ridge", "mlp"):
+        assert enrolment.x_shape[0] == 24
+    else:
+        assert enrolment.x_shape == (context + BEHIND.get(name, 0),)
 
 
 @pytest.mark.parametrize("name", list(LEARNERS))

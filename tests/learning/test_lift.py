@@ -8,11 +8,18 @@ from torch import nn
 from fl_inmetro.learning.lift import Lifted, NotLiftable
 from fl_inmetro.models.networks import (
     CifarCnn,
+    CycleNet,
+    DLinear,
+    Nhits,
     NLinear,
     PatchTst,
     Positions,
     RecurrentForecaster,
     RowMlp,
+    SegRnn,
+    SparseTsf,
+    Tide,
+    TsMixer,
     WindowMlp,
 )
 
@@ -83,6 +90,14 @@ NETWORKS = {
         lambda: PatchTst(12, 6, patch=6, stride=3, width=8, heads=2, layers=2, feed_forward=8),
         (12,),
     ),
+    "dlinear": (lambda: DLinear(12, 6, 5), (12,)),
+    "sparsetsf": (lambda: SparseTsf(12, 6, 6), (12,)),
+    "cyclenet": (lambda: CycleNet(12, 6, 16, (5,)), (13,)),
+    "nhits": (lambda: Nhits(12, 6, (4, 1), (5,)), (12,)),
+    "segrnn": (lambda: SegRnn(12, 6, 3, 4), (12,)),
+    "tide": (lambda: Tide(12, 6, 2, width=5), (24,)),
+    "tsmixer": (lambda: TsMixer(12, 6, 2, width=4, layers=1, feed_forward=5), (24,)),
+    "dlinear of three numbers": (lambda: Flattened(DLinear(12, 6, 5, 3)), (12,)),
     "CIFAR CNN": (lambda: CifarCnn(4), (3, 32, 32)),
 }  # fmt: skip
 

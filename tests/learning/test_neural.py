@@ -46,7 +46,8 @@ def test_nothing_after_the_issue_time_is_seen(name):
     one = series("a", 40, gaps=0.1)
     other = one.energy_kwh.copy()
     other[30 * 24 :] = derive(1, "other future").uniform(50, 90, other.size - 30 * 24)
-    learned = learner(name, Models())
+    named = {"own": {"network": "examples.own_network:DayFilters"}}
+    learned = learner(name, Models.model_validate(named))
     designs = [
         learned.design(windows(ClientSeries("a", MONDAY, 3600, energy), [28, 30]), targets=False)
         for energy in (one.energy_kwh, other)
