@@ -68,6 +68,8 @@ class Strategy(Table):
         eta_l: Clients' learning rate η_l; None = that of the model.
         optimizer_l: Clients' optimiser; None = that of the model.
         eta_schedule: `cosine` lets the server's step fall to zero over the rounds.
+        average: Decay of an average of the models of the rounds, which is validated and kept in
+            the place of the last one; 0 = off.
         bias_correction: The moments of `fedadam` as Kingma & Ba (2015) correct them, from v = 0;
             Reddi et al. (2021) begin at v = τ² and correct nothing.
         beta_1: Server momentum, or decay of the first moment.
@@ -93,6 +95,7 @@ class Strategy(Table):
     eta_l: float | None = Field(None, gt=0)
     optimizer_l: Literal["sgd", "adam", "adamw"] | None = None
     eta_schedule: Literal["constant", "cosine"] = "constant"
+    average: float = Field(0.0, ge=0, lt=1)
     bias_correction: bool = False
     beta_1: float | None = Field(None, ge=0, lt=1)
     beta_2: float | None = Field(None, ge=0, lt=1)

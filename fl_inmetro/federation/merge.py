@@ -27,6 +27,7 @@ from fl_inmetro.learning.work import CONTROL
 BUFFERS = frozenset({"x_mean", "x_std", "context_and_horizon"})
 
 _OPTIMIZER, _PREVIOUS, _DRIFT, _CENTRE = "optimizer.", "previous.", "drift.", "centre."
+_AVERAGE, _AVERAGED = "average.", "averaged"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,9 @@ class DeltaMerge:
         alpha: FedDyn, h ← h − α (|S|/m) Δ and w ← w + Δ − h/α; 0 = off.
             Source: Acar et al. (2021), "Federated Learning Based on Dynamic Regularization".
         clients: m, for `alpha`.
+        average: Decay λ of the model that is kept, w̄ ← λ_t w̄ + (1 − λ_t) w after each round t,
+            λ_t = min(λ, t / (t + 9)), so that the first rounds are soon forgotten; 0 = off.
+            Source: Polyak & Juditsky (1992) for averaging the iterates of SGD.
     """
 
     optimizer: ServerOptimizer = field(default_factory=lambda: Sgd(1.0))
@@ -79,6 +83,7 @@ class DeltaMerge:
     beta: float = 0.0
     alpha: float = 0.0
     clients: int = 0
+    average: float = 0.0
 
     def shared(self, state: Arrays) -> Arrays:
         """Return the trained and shared part of a state: buffers have no delta."""
@@ -101,11 +106,19 @@ class DeltaMerge:
             memory |= {CONTROL + name: np.zeros_like(array) for name, array in shared.items()}
         if self.alpha:
             memory |= {_DRIFT + n: np.zeros(a.shape) for n, a in shared.items()}
+        if self.average:
+            memory |= _with(_AVERAGE, {n: a.astype(np.float64) for n, a in shared.items()})
+            memory[_AVERAGED] = np.zeros(1)
         return memory
 
     def control(self, memory: Arrays) -> Arrays:
         """Return SCAFFOLD's control variate of the server."""
         return with_prefix(CONTROL, memory)
+
+    def served(self, state: Arrays, memory: Arrays) -> Arrays:
+        """Return the average model, where one is kept, else the state."""
+        average = with_prefix(_AVERAGE, memory)
+        return state | {name: value.astype(state[name].dtype) for name, value in average.items()}
 
     def needs(self, clients: int) -> Fault | None:
         """Return why a round of so many clients cannot be merged; None if it can."""
@@ -154,6 +167,14 @@ class DeltaMerge:
             name: (value + step[name]).astype(value.dtype) if name in step else value
             for name, value in state.items()
         }
+        if self.average:
+            rounds = memory[_AVERAGED] + 1.0
+            decay = min(self.average, float(rounds[0] / (rounds[0] + 9.0)))
+            kept |= {
+                _AVERAGE + n: decay * a + (1.0 - decay) * after[n]
+                for n, a in with_prefix(_AVERAGE, memory).items()
+            }
+            kept[_AVERAGED] = rounds
         return after, kept
 
     def _aggregate(self, digests: Sequence[Any], memory: Arrays) -> tuple[Arrays, Floats, Arrays]:

@@ -51,6 +51,7 @@ class Progress:
         memory: Arrays | None = None,
         *,
         keep_last: bool = False,
+        served: Arrays | None = None,
     ) -> Progress:
         """Return the progress after the next round.
 
@@ -61,6 +62,7 @@ class Progress:
             simulated_s: Virtual time that it took.
             memory: What the server remembers after it.
             keep_last: The latest model counts as the best, whatever its score.
+            served: The model that was scored and may be kept, where it is not `state`.
         """
         # Rounds are compared on the meters that both have: a mean over others may only lack the
         # hard ones. Without any validation score so far the latest round is the best that is known.
@@ -88,7 +90,7 @@ class Progress:
             best_nmae=mean_of(scores),
             best_meters=len(scores),
             best_scores=dict(scores),
-            best_state=state,
+            best_state=state if served is None else served,
         )
 
     def packed(self, seconds: float) -> tuple[Arrays, dict[str, str]]:

@@ -205,6 +205,7 @@ def merge_for(
         beta=composition.number("beta"),
         alpha=composition.number("alpha"),
         clients=len(points),
+        average=settings.average,
     )
 
 

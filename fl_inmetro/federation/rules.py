@@ -76,6 +76,9 @@ class Merge(Protocol):
     def control(self, memory: Arrays) -> Arrays:
         """Return what is sent to the clients beside the state (may be empty)."""
 
+    def served(self, state: Arrays, memory: Arrays) -> Arrays:
+        """Return the model that is validated and kept after a round; clients go on from `state`."""
+
     def needs(self, clients: int) -> Fault | None:
         """Return why a round of so many clients cannot be merged; None if it can."""
 
@@ -109,6 +112,10 @@ class StatisticsMerge:
     def control(self, memory: Arrays) -> Arrays:
         """Nothing is sent beside the state."""
         return {}
+
+    def served(self, state: Arrays, memory: Arrays) -> Arrays:
+        """Return the solution."""
+        return state
 
     def needs(self, clients: int) -> Fault | None:
         """One client is enough."""

@@ -1,7 +1,4 @@
-"""Our Flower `Strategy`: sampler, gate and merge are parts; the loop can stop and go on.
-
-Flower's own `Strategy.start` has no callbacks, stop and resume; that of `FederatedStrategy` has.
-"""
+"""Our Flower `Strategy`: sampler, gate and merge are parts; the loop can stop and go on."""
 
 from __future__ import annotations
 
@@ -212,11 +209,14 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self._settle(grid)
         if self._heterogeneity and self._inbox:
             self._heterogeneity.finish(number, self._inbox.accepted)
-        scores = self._validated(grid, number, state, timeout)
+        served = self._merge.served(state, self._memory)
+        scores = self._validated(grid, number, served, timeout)
         moved = self._round_bytes_down + self._round_bytes_up
         memory = prefixed(_SERVER, self._memory) | prefixed(_STANDING, self._standing.to_arrays())
-        keep_last = self._settings.keep == "last"
-        after = progress.after(state, scores, moved, simulated_s, memory, keep_last=keep_last)
+        last = self._settings.keep == "last"
+        after = progress.after(
+            state, scores, moved, simulated_s, memory, keep_last=last, served=served
+        )
         self._emit(
             events.RoundFinished(
                 self._group,

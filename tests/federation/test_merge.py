@@ -278,3 +278,26 @@ def test_a_rule_that_weighs_is_given_the_weights_of_the_weighing():
 def test_nothing_that_counts_gives_no_number_and_no_crash():
     """Only without the gate: weights that add up to nothing."""
     assert np.isnan(rounds(merge_of("fedavg"), block(a=(1.0, 1.0), b=(2.0, -1.0)))[0])
+
+
+def test_the_average_model_by_hand_and_what_clients_go_on_from():
+    """λ = .5 caps t / (t + 9) = .1, .18…: w̄ = 0 → .1·0 + .9·1 → (2/11)·.9 + (9/11)·3."""
+    merge = DeltaMerge(average=0.5)
+    state = {"w": np.zeros(1, np.float32), "x_mean": np.ones(1, np.float32)}
+    memory = merge.begin(state)
+    assert merge.served(state, memory)["w"].tolist() == [0.0]
+    one, memory = merge(state, [merge.digest(one_reply(1.0))], memory)
+    served = merge.served(one, memory)
+    assert one["w"].tolist() == [1.0]
+    np.testing.assert_allclose(served["w"], [0.9])
+    assert served["w"].dtype == np.float32
+    assert served["x_mean"].tolist() == [1.0]
+    two, memory = merge(one, [merge.digest(one_reply(2.0))], memory)
+    np.testing.assert_allclose(two["w"], [3.0])
+    np.testing.assert_allclose(merge.served(two, memory)["w"], [2 / 11 * 0.9 + 9 / 11 * 3])
+    assert DeltaMerge().served(two, DeltaMerge().begin(two)) == two
+
+
+def one_reply(delta: float) -> UpdateBlock:
+    update = Update("a", {"w": np.array([delta], np.float32)}, 1.0, 0.0, 0.0)
+    return UpdateBlock.stack([update], Layout.of(update.arrays))

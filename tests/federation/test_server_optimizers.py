@@ -22,6 +22,7 @@ from fl_inmetro.federation.server_optimizers import (
     SETTINGS_OF,
     Adagrad,
     Adam,
+    Falling,
     Momentum,
     Sgd,
     Yogi,
@@ -34,6 +35,8 @@ EVERY_OPTIMIZER = [
     Adagrad(0.1, 0.0, 0.01, form="flower"),
     Adam(0.1, 0.9, 0.99, 0.01),
     Adam(0.1, 0.9, 0.99, 0.01, form="flower"),
+    Adam(0.1, 0.9, 0.99, 0.01, form="corrected"),
+    Falling(Adam(0.1, 0.9, 0.99, 0.01), 5),
     Yogi(0.1, 0.9, 0.99, 0.01),
     Yogi(0.1, 0.9, 0.99, 0.01, form="flower"),
 ]
@@ -343,3 +346,35 @@ def test_settings_reach_the_optimizer_that_reads_them():
     }
     assert SETTINGS_OF["momentum"] == ("eta", "beta_1")
     assert SETTINGS_OF["yogi"] == ("eta", "beta_1", "beta_2", "tau")
+
+
+def test_adam_with_bias_correction_is_torchs():
+    """Δ is the negative gradient; τ is torch's ε."""
+    deltas = np.random.default_rng(2).normal(0, 0.1, 30)
+    weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    reference = torch.optim.Adam([weight], lr=0.03, betas=(0.8, 0.95), eps=1e-4)
+    optimizer = Adam(eta=0.03, beta_1=0.8, beta_2=0.95, tau=1e-4, form="corrected")
+    memory, position = optimizer.begin({"w": np.zeros(1)}), 0.0
+    for delta in deltas:
+        weight.grad = torch.tensor([-delta], dtype=torch.float64)
+        reference.step()
+        move, memory = optimizer.step({"w": np.array([delta])}, memory)
+        position += float(move["w"][0])
+        assert position == pytest.approx(float(weight.detach()), rel=1e-12)
+
+
+def test_falling_steps_by_hand():
+    """Four rounds: (1 + cos 0)/2 = 1, (1 + cos π/4)/2, 1/2, (1 + cos 3π/4)/2."""
+    root = math.sqrt(0.5)
+    falling = Falling(Sgd(2.0), 4)
+    memory, moves = falling.begin({"w": np.zeros(1)}), []
+    for _ in range(4):
+        move, memory = falling.step({"w": np.ones(1)}, memory)
+        moves.append(float(move["w"][0]))
+    assert moves == pytest.approx([2, 1 + root, 1, 1 - root])
+
+
+def test_the_settings_ask_for_correction_and_fall():
+    made = SERVER_OPTIMIZERS["adam"](Settings(name="fedadam", bias_correction=True))
+    assert made.form == "corrected"
+    assert SERVER_OPTIMIZERS["adam"](Settings(name="fedadam")).form == "paper"
