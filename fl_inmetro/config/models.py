@@ -9,7 +9,23 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from fl_inmetro.config.table import Positive, Table
 
 Loss = Literal["mae", "mse", "huber", "quantile", "student-t", "hurdle"]
-Feature = Literal["lags", "day_profiles", "recent", "calendar", "season"]
+Feature = Literal[
+    "lags",
+    "day_profiles",
+    "recent",
+    "calendar",
+    "season",
+    "holidays",
+    "daylight",
+    "weather",
+    "tariff",
+    "pv",
+    "slots",
+    "dispersion",
+    "longer",
+    "month",
+    "age",
+]
 
 
 def _rising(levels: tuple[float, ...]) -> tuple[float, ...]:
@@ -46,6 +62,7 @@ class Gradient(Table):
             quantiles and a mean, `student-t` a heavy-tailed distribution, `hurdle` one of
             intermittent loads (`docs/methods.md`).
         levels: Levels of the quantiles that the last three give.
+        median_weight: Weight of the median's loss beside each other quantile's.
         mean_weight: Weight of the mean's squared error beside the quantiles' losses.
         mean_corner: Errors of the mean beyond this many times the scale pull no harder; None = as
             their square does.
@@ -61,7 +78,8 @@ class Gradient(Table):
 
     loss: Loss = "mae"
     levels: Levels = (0.1, 0.5, 0.9)
-    mean_weight: float = Field(0.25, gt=0)
+    median_weight: float = Field(1.5, gt=0)
+    mean_weight: float = Field(0.1, gt=0)
     mean_corner: float | None = Field(None, gt=0)
     optimizer: Literal["sgd", "adam", "adamw"] = "adam"
     eta_l: float = Field(3e-3, gt=0)

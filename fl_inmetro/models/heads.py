@@ -92,7 +92,8 @@ class QuantileHead(Head):
     """A mean and Q quantiles: R = 1 + Q.
 
     The penalty is the mean over the levels of twice the pinball loss ρ_τ(u) = max(τu, (τ − 1)u),
-    u = y − q_τ (twice, so that the median's part is |u|), plus `mean_weight` times the squared
+    u = y − q_τ (twice, so that the median's part is |u|), in which the median may count more than
+    the others (`median_weight`), plus `mean_weight` times the squared
     error of the mean, or Huber's with the corner at `mean_corner`, which bounds the pull of single
     extreme hours. Quantiles are sorted before they are scored and given, so that they never cross,
     and no forecast gets worse by it.
@@ -104,7 +105,11 @@ class QuantileHead(Head):
     """
 
     def __init__(
-        self, levels: Sequence[float], mean_weight: float, mean_corner: float | None = None
+        self,
+        levels: Sequence[float],
+        mean_weight: float,
+        mean_corner: float | None = None,
+        median_weight: float = 1.0,
     ) -> None:
         if not levels or list(levels) != sorted(set(levels)):
             raise ValueError("the levels of a quantile head are different and ascending")
@@ -113,12 +118,14 @@ class QuantileHead(Head):
         self.mean_weight = mean_weight
         self.mean_corner = mean_corner
         self._levels = torch.tensor(self.levels, dtype=torch.float32)
+        weights = [median_weight if level == 0.5 else 1.0 for level in self.levels]
+        self._weights = torch.tensor(weights, dtype=torch.float32) / sum(weights)
 
     def penalty(self, raw: Tensor, target: Tensor) -> Tensor:
         """Return the pinball losses' mean and the mean's own loss."""
         level = self._levels.to(raw.device)
         under = target.unsqueeze(-1) - raw[..., 1:].sort(dim=-1).values
-        pinball = torch.maximum(level * under, (level - 1) * under).mean(-1)
+        pinball = torch.maximum(level * under, (level - 1) * under) @ self._weights.to(raw.device)
         error = raw[..., 0] - target
         own = error.square()
         if (corner := self.mean_corner) is not None:
@@ -239,7 +246,9 @@ def point_penalty(loss: Loss, error: Tensor) -> Tensor:
 def head_of(settings: Gradient) -> Head:
     """Return the head that the settings of a gradient model ask for."""
     if settings.loss == "quantile":
-        return QuantileHead(settings.levels, settings.mean_weight, settings.mean_corner)
+        return QuantileHead(
+            settings.levels, settings.mean_weight, settings.mean_corner, settings.median_weight
+        )
     if settings.loss == "student-t":
         return StudentTHead(settings.levels)
     if settings.loss == "hurdle":

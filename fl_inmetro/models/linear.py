@@ -13,14 +13,19 @@ from fl_inmetro.models.design import CLIP
 from fl_inmetro.models.layers import by_step
 
 
+#: Share of the linear map in what a perceptron with a shortcut gives.
+SHORTCUT = 0.1
+
+
 class RowMlp(nn.Module):
     """A perceptron applied to each forecast step's row; weights shared over steps.
 
     Shapes: x (N, H, F) → (N, H), or (N, H, R) with R > 1 outputs. Without hidden layers it is
     linear. With `skip`, (F, R), output r is what the layers give plus x · skip[:, r]: they correct
     a first guess that stands among the features, such as an empirical quantile of the client's own.
-    With `shortcut`, a linear map of the features is added, which starts at zero: what is linear
-    need not be made of ReLUs.
+    With `shortcut`, a tenth of a linear map of the features is added, which starts at zero: what is
+    linear need not be made of ReLUs. (A tenth, because a step of Adam moves all its weights by as
+    much as those of the hidden layers, and there they do not add up.)
     """
 
     starts_at_zero = ("shortcut",)
@@ -58,7 +63,7 @@ class RowMlp(nn.Module):
         standard = ((x - self.x_mean) / self.x_std).clamp(-CLIP, CLIP)
         result: Tensor = self.layers(standard)
         if self.shortcut is not None:
-            result = result + self.shortcut(standard)
+            result = result + SHORTCUT * self.shortcut(standard)
         if self.skip is not None:
             result = result + x @ self.skip
         return result.squeeze(-1) if self.outputs == 1 else result

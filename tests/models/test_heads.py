@@ -44,6 +44,13 @@ def test_pinball_by_hand():
     assert head.quantiles(raw).tolist() == [[[1.0, 2.0, 4.0]]]
 
 
+def test_the_median_may_count_more():
+    # The losses .2, .5, .1 of above with weights 1, 2, 1: 2 · (.2 + 2 · .5 + .1) / 4 = .65.
+    head = QuantileHead(LEVELS, mean_weight=0.5, median_weight=2.0)
+    raw = torch.tensor([[[3.0, 4.0, 1.0, 2.0]]])
+    assert head.penalty(raw, torch.tensor([[3.0]])).item() == pytest.approx(0.65)
+
+
 def test_beyond_its_corner_the_mean_pulls_no_harder():
     head = QuantileHead((0.5,), mean_weight=1.0, mean_corner=2.0)
     raw, target = torch.tensor([[[1.0, 0.0], [5.0, 0.0]]]), torch.zeros(1, 2)

@@ -343,8 +343,8 @@ def test_a_row_mlp_adds_its_first_guess_and_its_shortcut():
         torch.nn.init.zeros_(parameter)
     network.shortcut.weight.data[0] = torch.tensor([10.0, 0.0])
     x = torch.tensor([[[3.0, 4.0]]])
-    # Guess: (3·0 + 4·1, 3·2 + 4·0); the shortcut adds 10 · 3 to the first output.
-    assert network(x).tolist() == [[[34.0, 6.0]]]
+    # Guess: (3·0 + 4·1, 3·2 + 4·0); the shortcut adds a tenth of 10 · 3 to the first output.
+    assert network(x).tolist() == [[[7.0, 6.0]]]
     assert "skip" not in network.state_dict()
 
 
