@@ -32,6 +32,7 @@ class Federation(Table):
             the `[gate] quorum`, in whose place it comes.
         timeout_s: How long to wait for replies at most.
         start_timeout_s: How long to wait for Flower's nodes to connect before the first round.
+        patience: Stop after so many rounds none of which was the best; None = make them all.
         keep: The model that is kept: of the `best` round on the validation windows, or the `last`.
     """
 
@@ -46,6 +47,7 @@ class Federation(Table):
     quorum: float | None = Field(None, gt=0, allow_inf_nan=False)
     timeout_s: float = Field(3600.0, gt=0)
     start_timeout_s: float = Field(60.0, ge=0)
+    patience: Positive | None = None
     keep: Literal["best", "last"] = "best"
 
     @property

@@ -42,6 +42,10 @@ class Progress:
     memory: Arrays = field(default_factory=dict)
     best_scores: Mapping[str, float] = field(default_factory=dict)
 
+    def is_stuck(self, patience: int | None) -> bool:
+        """Whether no round was the best for so many rounds; never where `patience` is None."""
+        return patience is not None and self.round - self.best_round >= patience
+
     def after(
         self,
         state: Arrays,

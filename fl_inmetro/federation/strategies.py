@@ -178,7 +178,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         """
         if self._closed_form:
             num_rounds = 1
-        while progress.round < num_rounds:
+        while progress.round < num_rounds and not progress.is_stuck(self._settings.patience):
             progress = self._one_round(grid, progress, timeout)
             self._after_round(progress)
         return progress
