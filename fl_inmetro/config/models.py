@@ -190,7 +190,6 @@ class DLinear(Context):
         average: Steps of the moving average, odd.
     """
 
-    eta_l: float = Field(1e-3, gt=0)
     average: Positive = 25
 
     @field_validator("average")
@@ -208,6 +207,7 @@ class SparseTsf(Context):
         period_h: The period, hours; it divides `context-h` and the horizon.
     """
 
+    eta_l: float = Field(1e-2, gt=0)
     context_h: float = Field(336.0, gt=0)
     period_h: float = Field(24.0, gt=0)
 
@@ -222,7 +222,7 @@ class CycleNet(Context):
 
     eta_l: float = Field(1e-3, gt=0)
     cycle_h: float = Field(168.0, gt=0)
-    hidden: tuple[Positive, ...] = ()
+    hidden: tuple[Positive, ...] = (64,)
     private: tuple[str, ...] = ("cycle.*",)
 
 
@@ -233,7 +233,7 @@ class Covariates(Context):
         features: Feature groups (see `data/features.py`).
     """
 
-    features: tuple[Feature, ...] = ("calendar",)
+    features: tuple[Feature, ...] = ("lags", "day_profiles", "recent", "calendar")
 
 
 class Tide(Covariates):
@@ -261,7 +261,6 @@ class Nhits(Context):
         hidden: Widths of the hidden layers of each stack.
     """
 
-    eta_l: float = Field(1e-3, gt=0)
     pools: tuple[Positive, ...] = (24, 6, 1)
     hidden: tuple[Positive, ...] = (64, 64)
 
@@ -295,7 +294,6 @@ class TsMixer(Covariates):
         feed_forward: Width inside the perceptron over features.
     """
 
-    eta_l: float = Field(1e-3, gt=0)
     width: Positive = 16
     layers: Positive = 2
     feed_forward: Positive = 32

@@ -154,8 +154,8 @@ class _Recurrent(_Stacked):
         if first is not None:
             if self.is_lstm or self.layers > 1:
                 raise NotLiftable("recurrent layers: a first state is for a GRU of one layer")
-            own = [getattr(self, f"{kind}_l0") for kind in _RECURRENT_KINDS]
-            return self._gru_layer(x, *own, first=first[0])
+            w_ih, w_hh, b_ih, b_hh = (getattr(self, f"{kind}_l0") for kind in _RECURRENT_KINDS)
+            return self._gru_layer(x, w_ih, w_hh, b_ih, b_hh, first[0])
         for layer in range(self.layers):
             own = [getattr(self, f"{kind}_l{layer}") for kind in _RECURRENT_KINDS]
             x = (self._lstm_layer if self.is_lstm else self._gru_layer)(x, *own)

@@ -19,7 +19,7 @@ class CycleNet(nn.Module):
 
     Shapes: x (N, L + 1), the context and, last, φ → (N, H), or (N, H, R). Parameters of the linear
     form: (L + 1) · H · R + W.
-    Source: Lin, Lin, Hu, Wu, Chen & Chen (2024), "CycleNet: Enhancing Time Series Forecasting
+    Source: Lin, Lin, Hu, Wu, Mo & Zhong (2024), "CycleNet: Enhancing Time Series Forecasting
     through Modeling Periodic Patterns", NeurIPS, section 3. There every channel has a cycle; here
     a client is a channel, and its cycle need not leave it.
     """
@@ -52,4 +52,5 @@ class CycleNet(nn.Module):
         of_cycle = self.cycle(phase + steps)
         past, ahead = of_cycle[:, : context.shape[1]], of_cycle[:, context.shape[1] :]
         rest = by_step(self.head(self.layers(context - past)), self.outputs)
-        return rest + (ahead if self.outputs == 1 else ahead.unsqueeze(-1))
+        result: Tensor = rest + (ahead if self.outputs == 1 else ahead.unsqueeze(-1))
+        return result

@@ -148,10 +148,10 @@ def profile_design(
     else:
         context = context - 1
     parts = [context]
-    if features:
-        parts.append(rows.x.reshape(len(windows), windows.horizon * rows.x.shape[2]))
+    if rows.x.shape[2]:
+        parts.append(rows.x.reshape(len(windows), -1).astype(np.float64))
     if cycle_steps:
-        parts.append(_place(windows, cycle_steps)[:, None])
+        parts.append(_place(windows, cycle_steps)[:, None].astype(np.float64))
     return _with_targets(
         windows, np.concatenate(parts, axis=1).astype(np.float32), base, level, targets
     )

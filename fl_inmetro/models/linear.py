@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from fl_inmetro.models.design import CLIP
 from fl_inmetro.models.layers import by_step
 
-
 #: Share of the linear map in what a perceptron with a shortcut gives.
 SHORTCUT = 0.1
 

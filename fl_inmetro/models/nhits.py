@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -43,14 +44,13 @@ class Nhits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the correction to the base profile."""
-        total = None
+        forecasts: list[Tensor] = []
         for block in self.blocks:
             backcast, forecast = block(x)
-            total = forecast if total is None else total + forecast
+            forecasts.append(forecast)
             if backcast is not None:
                 x = x - backcast
-        assert total is not None
-        return total
+        return torch.stack(forecasts).sum(dim=0)
 
 
 class NhitsBlock(nn.Module):

@@ -12,8 +12,8 @@ from tests.fleets import clients_of, fleet
 
 CONTEXT_H = 30
 CONTEXT_MODELS = ("nlinear", "window_mlp", "gru", "lstm", "patchtst", "dlinear", "nhits")
-#: What stands behind the context: the place in a cycle; 24 rows of 20 calendar features.
-BEHIND = {"cyclenet": 1, "tide": 24 * 20, "tsmixer": 24 * 20}
+#: What stands behind the context: the place in a cycle; 24 rows of 14 + 6 + 10 + 20 features.
+BEHIND = {"cyclenet": 1, "tide": 24 * 50, "tsmixer": 24 * 50}
 SETTINGS = Models.model_validate(
     {
         "mlp": {"hidden": [3]},
