@@ -12,6 +12,7 @@ from torch import nn
 
 from fl_inmetro.config import models as settings_of
 from fl_inmetro.data.features import feature_names
+from fl_inmetro.data.history import SLOT_LEVELS
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.errors import ConfigError, Fault
 from fl_inmetro.learning.gradient import GradientLearner
@@ -45,7 +46,7 @@ class MlpLearner(GradientLearner):
 
     def design(self, windows: Windows, *, targets: bool = True) -> Design:
         """Build the row features."""
-        return row_design(windows, self.mlp.features, targets=targets)
+        return self.head.seen(row_design(windows, self.mlp.features, targets=targets))
 
     def enrol(self, design: Design) -> Arrays:
         """Return n, Σx and Σx² of the training rows; summed, they give the pooled moments."""
@@ -62,9 +63,7 @@ class MlpLearner(GradientLearner):
 
     def _network(self, features: int) -> RowMlp:
         guess = row_skip(feature_names(self.mlp.features), self.head)
-        return RowMlp(
-            features, self.mlp.hidden, self.outputs, guess, shortcut=self.mlp.shortcut
-        )
+        return RowMlp(features, self.mlp.hidden, self.outputs, guess, shortcut=self.mlp.shortcut)
 
 
 def moments(rows: NDArray[np.float32]) -> Arrays:
@@ -92,10 +91,12 @@ def row_skip(names: Sequence[str], head: Head) -> NDArray[np.float32] | None:
     """Return the first guess of a quantile head among the row features, (F, R); None without one.
 
     The mean's is the base profile itself: nothing is added. That of a level is the empirical
-    quantile of the time of day over the last 28 days, between two of its levels in proportion,
-    relative to the base, the mean of the day type.
+    quantile of the time of day over the last 28 days (of days of the target's type, where the group
+    `slots` is chosen), between two of its levels in proportion, relative to the base, the mean of
+    the day type.
     """
-    empirical = {_EMPIRICAL[name]: names.index(name) for name in _EMPIRICAL if name in names}
+    found = ({level: names.index(n) for n, level in of.items() if n in names} for of in _EMPIRICAL)
+    empirical = next((one for one in found if one), {})
     if not isinstance(head, QuantileHead) or not empirical or _BASE not in names:
         return None
     known = sorted(empirical)
@@ -113,8 +114,11 @@ def row_skip(names: Sequence[str], head: Head) -> NDArray[np.float32] | None:
 #: The base profile among the features of `day_profiles`.
 _BASE = "mean_day_type_28d"
 
-#: Feature to the level of which it is the empirical quantile.
-_EMPIRICAL = {"slot_q10_28d": 0.1, "median_28d": 0.5, "slot_q90_28d": 0.9}
+#: Features that are empirical quantiles, with their levels: of days of a type, else of all days.
+_EMPIRICAL = (
+    {f"slot_day_type_q{round(100 * level):02d}": level for level in SLOT_LEVELS},
+    {"slot_q10_28d": 0.1, "median_28d": 0.5, "slot_q90_28d": 0.9},
+)
 
 
 class ContextLearner(GradientLearner):
@@ -139,7 +143,9 @@ class ContextLearner(GradientLearner):
     def design(self, windows: Windows, *, targets: bool = True) -> Design:
         """Build the context, on the day-type profile."""
         steps = context_steps(self.context_h, windows.series.resolution_s)
-        return profile_design(windows, steps, targets=targets, normalise=self.normalise)
+        return self.head.seen(
+            profile_design(windows, steps, targets=targets, normalise=self.normalise)
+        )
 
     def enrol(self, design: Design) -> Arrays:
         """Nothing is needed before the first round."""
@@ -162,7 +168,9 @@ class NLinearLearner(ContextLearner):
     def design(self, windows: Windows, *, targets: bool = True) -> Design:
         """Build the context, on its own last value."""
         steps = context_steps(self.context_h, windows.series.resolution_s)
-        return context_design(windows, steps, targets=targets, normalise=self.normalise)
+        return self.head.seen(
+            context_design(windows, steps, targets=targets, normalise=self.normalise)
+        )
 
     def network(self, context: int, horizon: int) -> nn.Module:
         """Return the linear map."""

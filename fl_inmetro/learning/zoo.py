@@ -174,12 +174,14 @@ class CycleNetLearner(PeriodicLearner):
         """
         self.check(windows, "cycle-h")
         steps = context_steps(self.context_h, windows.series.resolution_s)
-        return profile_design(
-            windows,
-            steps,
-            targets=targets,
-            normalise=self.normalise,
-            cycle_steps=self.period_steps(steps),
+        return self.head.seen(
+            profile_design(
+                windows,
+                steps,
+                targets=targets,
+                normalise=self.normalise,
+                cycle_steps=self.period_steps(steps),
+            )
         )
 
     def initial(self, sums: Arrays, seed: int, shape: tuple[int, ...], horizon: int) -> Arrays:
@@ -211,8 +213,10 @@ class CovariateLearner(ContextLearner):
     def design(self, windows: Windows, *, targets: bool = True) -> Design:
         """Build the context, on the day-type profile, with the rows of the horizon behind it."""
         steps = context_steps(self.context_h, windows.series.resolution_s)
-        return profile_design(
-            windows, steps, targets=targets, normalise=self.normalise, features=self.features
+        return self.head.seen(
+            profile_design(
+                windows, steps, targets=targets, normalise=self.normalise, features=self.features
+            )
         )
 
     def enrol(self, design: Design) -> Arrays:

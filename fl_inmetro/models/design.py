@@ -69,6 +69,11 @@ class Design:
         result: Floats = np.maximum((base + correction) * scale_kwh, floor_kwh)
         return result
 
+    def absolute(self) -> Design:
+        """Return the same with a base of zero: the targets are whole shares of the scale."""
+        residual = np.where(self.known > 0, self.residual + self.base, 0.0).astype(np.float32)
+        return replace(self, base=np.zeros_like(self.base), residual=residual)
+
     def trainable(self) -> Design:
         """Return the windows with a usable past and at least one known target."""
         rows = np.isfinite(self.scale_kwh) & self.known.any(axis=1)

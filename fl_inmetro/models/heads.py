@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fl_inmetro.config.models import Gradient, Loss
+from fl_inmetro.models.design import Design
 
 #: The smallest scale of a distribution: a share of the client's mean load.
 MIN_SCALE = 1e-3
@@ -39,6 +40,10 @@ class Head(ABC):
     outputs: int = 1
     levels: tuple[float, ...] = ()
     absolute: bool = False
+
+    def seen(self, design: Design) -> Design:
+        """Return a design with the targets that this head wants."""
+        return design.absolute() if self.absolute else design
 
     @abstractmethod
     def penalty(self, raw: Tensor, target: Tensor) -> Tensor:

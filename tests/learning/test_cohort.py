@@ -93,7 +93,7 @@ def test_the_cohort_is_the_loop(case):
         assert one == pytest.approx(other, rel=1e-3)
 
 
-@pytest.mark.parametrize("loss", ["quantile", "student-t"])
+@pytest.mark.parametrize("loss", ["quantile", "student-t", "hurdle"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_cohort_is_the_loop_with_other_heads(optimizer, loss):
     """A network of several numbers per step: four for three quantiles and a mean."""

@@ -173,3 +173,16 @@ def test_drawing_touches_no_global_generator():
 def test_nlinear_starts_at_the_last_value():
     start = initial_parameters(NLinear(4, 2), 1)
     assert all(not array.any() for array in start.values())
+
+
+def test_an_absolute_design_forecasts_the_same_kwh():
+    part = windows(series("a", 40, gaps=0.1), range(10, 40))
+    design = row_design(part, ("lags",))
+    whole = design.absolute()
+    assert not whole.base.any()
+    known = design.known > 0
+    np.testing.assert_allclose(whole.residual[known], (design.residual + design.base)[known])
+    assert not whole.residual[~known].any()
+    np.testing.assert_allclose(
+        whole.to_kwh(whole.residual)[known], part.target_kwh()[known], rtol=1e-5
+    )
