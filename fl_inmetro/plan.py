@@ -28,6 +28,7 @@ from fl_inmetro.data.partition import Partitioned, partition
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.skew import skew_of
 from fl_inmetro.data.splits import Splits, resolve, split_fleet
+from fl_inmetro.data.surroundings import PERFECT
 from fl_inmetro.federation.training import Group
 from fl_inmetro.learning.client import ClientData, pooled
 
@@ -102,6 +103,12 @@ class Prepared:
         """Findings of cleaning that can spoil a result, with the number of readings concerned."""
         found = self.data.manifest.cleaning
         return {kind: found[kind] for kind in DOUBTFUL if found.get(kind)}
+
+    @property
+    def perfect_forecasts(self) -> str:
+        """The covariates of which forecasts see later observations, in words."""
+        known = self.data.manifest.covariates.items()
+        return ", ".join(name for name, seen in known if seen == PERFECT)
 
     @cached_property
     def reading_bytes(self) -> int:

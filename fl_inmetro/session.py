@@ -22,6 +22,10 @@ from fl_inmetro.runs.shelf import list_runs
 
 ShouldStop = Callable[[], bool]
 
+_PERFECT = (
+    "it is what was observed later, so the scores are a bound that no real forecast of it reaches"
+)
+
 _NO_VALIDATION = (
     "no forecast of the validation days ends before the test window begins, so no round can be "
     "chosen by validation and the last one counts; a longer `window.validation-days` cures it"
@@ -137,6 +141,8 @@ def _carry_out(
                 found = ", ".join(f"{kind} {count}" for kind, count in doubts.items())
                 where = "`fl-inmetro data check` names clients and places"
                 emit(events.Note("warning", f"doubtful readings: {found}; {where}"))
+            if foreseen := prepared.perfect_forecasts:
+                emit(events.Note("warning", f"perfect forecast of {foreseen}: {_PERFECT}"))
             if prepared.missing_test_days:
                 cut = f"the last {prepared.missing_test_days} days of the test window have"
                 emit(events.Note("warning", f"{cut} no readings and are not scored"))

@@ -24,7 +24,7 @@ _KEY = re.compile(r"^\s*([A-Za-z0-9_.\-\"']+)\s*=")
 def load(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
     """Read a TOML file (None = all defaults) and apply `table.key=value` overrides.
 
-    A relative `data.path` is taken from the folder of the file.
+    Relative paths of `[data]` and `[data.covariates]` are taken from the folder of the file.
 
     Raises:
         ConfigError: FL100 file, FL101 syntax, FL102 keys or values, FL104 override.
@@ -37,8 +37,10 @@ def load(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
     for item in said:
         _apply(raw, item)
     data = raw.get("data")
-    if path is not None and isinstance(data, dict) and isinstance(data.get("path"), str):
-        data["path"] = str((path.parent / data["path"]).resolve())
+    if path is not None and isinstance(data, dict):
+        for table in (data, data.get("covariates")):
+            if isinstance(table, dict) and isinstance(table.get("path"), str):
+                table["path"] = str((path.parent / table["path"]).resolve())
     return check(raw, str(path) if path else "--set", lines, said)
 
 

@@ -26,11 +26,18 @@ class LocalClock:
         second_of_day: 0 … 86 399, local.
         weekday: 0 = Monday … 6 = Sunday.
         day_of_year: 0 … 365.
+        day: Local days since 1970-01-01.
     """
 
     second_of_day: Ints
     weekday: Ints
     day_of_year: Ints
+    day: Ints
+
+    @property
+    def month(self) -> Ints:
+        """0 = January … 11 = December."""
+        return self.day.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64) % 12
 
     @property
     def day_type(self) -> Ints:
@@ -48,6 +55,7 @@ def local_clock(instant_utc_s: Ints, timezone: str) -> LocalClock:
         second_of_day=local % DAY_S,
         weekday=(day + 3) % 7,
         day_of_year=day - start_of_year.astype(np.int64),
+        day=day,
     )
 
 

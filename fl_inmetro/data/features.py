@@ -14,7 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_inmetro.data.calendar import local_clock, steps_per_day
+from fl_inmetro.data.calendar import steps_per_day
+from fl_inmetro.data.history import HISTORY_GROUPS, history
+from fl_inmetro.data.holidays import HOLIDAY, SUNDAY
+from fl_inmetro.data.known_ahead import AHEAD_GROUPS, known_ahead
+from fl_inmetro.data.profiles import first_known, mean, quantile
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.units import DAY_S
 
@@ -63,6 +67,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     # Not among the defaults: with less than some years of training the day of the year is a trend,
     # and a linear model carries it far beyond what it has seen.
     "season": ("sin_year", "cos_year"),
+    **AHEAD_GROUPS,
+    **HISTORY_GROUPS,
 }
 
 
@@ -121,10 +127,10 @@ def trailing_level(windows: Windows) -> Level:
     known = np.isfinite(recent)
     count = known.sum(axis=1)
     filled = np.where(known, recent, 0.0)
-    mean = filled.sum(axis=1) / np.maximum(count, 1)
+    recent_mean = filled.sum(axis=1) / np.maximum(count, 1)
     # After weeks of vacancy or of a meter at standstill the trailing mean is next to nothing, and
     # every normal hour would be hundreds of times the scale.
-    level = np.maximum(mean, MIN_SHARE_OF_USUAL * windows.past.mean_so_far())
+    level = np.maximum(recent_mean, MIN_SHARE_OF_USUAL * windows.past.mean_so_far())
     enough = (count >= MIN_SCALE_DAYS * per_day) & (level > 0)
     return Level(
         scale_kwh=np.where(enough, level, np.nan),
@@ -148,9 +154,9 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
         days = np.arange(1, TRAILING_DAYS + 1)
         # (N, H, K): the same time of day on the last K days, in units of the scale.
         slots = windows.past.same_slot(days, horizon) / scale_kwh[:, None, None]
-        slot_mean = _mean(slots)
+        slot_mean = mean(slots)
         typed = np.where(_day_types_match(windows, days), slots, np.nan)
-        day_type = _first_known(_mean(typed), slot_mean, np.ones_like(slot_mean))
+        day_type = first_known(mean(typed), slot_mean, np.ones_like(slot_mean))
 
         columns: list[Floats] = []
         in_order = np.sort(slots, axis=2)  # NaN last
@@ -160,20 +166,23 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
         if "day_profiles" in groups:
             weeks = windows.past.same_week_slot(np.arange(1, 5), horizon) / scale_kwh[:, None, None]
             profiles = (
-                _mean(weeks),
+                mean(weeks),
                 day_type,
-                _quantile(np.sort(typed, axis=2), 0.5),
-                _mean(slots[:, :, :7]),
-                _mean(slots, EWMA_WEIGHTS),
-                _quantile(in_order, 0.5),
+                quantile(np.sort(typed, axis=2), 0.5),
+                mean(slots[:, :, :7]),
+                mean(slots, EWMA_WEIGHTS),
+                quantile(in_order, 0.5),
             )
-            columns += [_first_known(profile, day_type) for profile in profiles]
+            columns += [first_known(profile, day_type) for profile in profiles]
         if "recent" in groups:
             columns += _recent(windows, scale_kwh, in_order, day_type, missing)
     if "calendar" in groups:
         columns += _calendar(windows)
     if "season" in groups:
         columns += _season(windows)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        columns += known_ahead(windows, groups, scale_kwh)
+        columns += history(windows, groups, scale_kwh, slots, typed, day_type)
     x = np.stack(columns, axis=2) if columns else np.zeros((len(windows), horizon, 0))
     return RowFeatures(
         x=np.nan_to_num(x, posinf=0.0, neginf=0.0).astype(np.float32),
@@ -184,19 +193,17 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
 
 # ------------------------------------------------------------------------------ internals
 def _day_types_match(windows: Windows, days: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell for (N, H, K) whether the earlier day is of the target's day type."""
-    past_utc_s = windows.issue_utc_s[:, None, None] + (
-        _slot_offset(windows)[:, None] - days[None, :] * DAY_S
-    )
-    earlier = local_clock(past_utc_s, windows.timezone).day_type
-    match: NDArray[np.bool_] = earlier == windows.target_clock.day_type[..., None]
+    """Tell for (N, H, K) whether the earlier day is of the target's day type.
+
+    A holiday of a type of its own that has no other among the earlier days is as a Sunday.
+    """
+    earlier = windows.day_types(windows.slot_clock(days))
+    target = windows.day_types(windows.target_clock)[..., None]
+    match: NDArray[np.bool_] = earlier == target
+    if windows.series.site.holidays is not None:
+        alone = (target == HOLIDAY) & ~match.any(axis=2, keepdims=True)
+        match = np.where(alone, earlier == SUNDAY, match)
     return match
-
-
-def _slot_offset(windows: Windows) -> NDArray[np.int64]:
-    """Return (H,), seconds from the issue time to each step's time of day within one day."""
-    step = np.arange(windows.horizon, dtype=np.int64) * windows.series.resolution_s
-    return step % DAY_S
 
 
 def _recent(
@@ -212,11 +219,11 @@ def _recent(
     week = days[:, -7 * per_day :]
 
     def mean_of_last(steps: int) -> Floats:
-        return _first_known(_mean(week[:, -steps:]), np.ones(len(windows)))
+        return first_known(mean(week[:, -steps:]), np.ones(len(windows)))
 
     # By day, the last 24 h first: (N, 28, steps of a day).
     by_day = days.reshape(len(windows), TRAILING_DAYS, per_day)[:, ::-1]
-    same_weekday = _mean(by_day[:, [7, 14, 21]].reshape(len(windows), 3 * per_day))
+    same_weekday = mean(by_day[:, [7, 14, 21]].reshape(len(windows), 3 * per_day))
     shape = (len(windows), windows.horizon)
 
     def spread(value: Floats) -> Floats:
@@ -228,10 +235,10 @@ def _recent(
         spread(mean_of_last(6 * per_hour)),
         spread(mean_of_last(per_day)),
         spread(mean_of_last(7 * per_day)),
-        spread(_first_known(np.nanstd(week, axis=1), np.zeros(len(windows)))),
-        _first_known(_quantile(in_order, 0.1), day_type),
-        _first_known(_quantile(in_order, 0.9), day_type),
-        spread(_first_known(_mean(by_day[:, 0]) - same_weekday, np.zeros(len(windows)))),
+        spread(first_known(np.nanstd(week, axis=1), np.zeros(len(windows)))),
+        first_known(quantile(in_order, 0.1), day_type),
+        first_known(quantile(in_order, 0.9), day_type),
+        spread(first_known(mean(by_day[:, 0]) - same_weekday, np.zeros(len(windows)))),
         spread(missing),
     ]
 
@@ -255,33 +262,3 @@ def _calendar(windows: Windows) -> list[Floats]:
 def _season(windows: Windows) -> list[Floats]:
     year = 2 * np.pi * windows.target_clock.day_of_year / 365.25
     return [np.sin(year), np.cos(year)]
-
-
-def _first_known(*choices: Floats) -> Floats:
-    """Take the first choice that is a number, element by element."""
-    result = choices[0]
-    for choice in choices[1:]:
-        result = np.where(np.isnan(result), choice, result)
-    return result
-
-
-def _mean(values: Floats, weights: Floats | None = None) -> Floats:
-    """(Weighted) mean over the last axis with NaN left out; NaN where nothing is known."""
-    known = np.isfinite(values)
-    filled = np.where(known, values, 0.0)
-    w = np.ones(values.shape[-1]) if weights is None else weights
-    # A product with the weight vector is several times faster than nanmean over a short axis.
-    result: Floats = (filled @ w) / (known @ w)
-    return result
-
-
-def _quantile(in_order: Floats, level: float) -> Floats:
-    """Quantile over the last axis of values sorted with NaN last, linear between ranks."""
-    count = np.isfinite(in_order).sum(axis=-1)
-    rank = np.maximum(count - 1, 0) * level
-    low = np.floor(rank).astype(np.int64)
-    high = np.minimum(low + 1, np.maximum(count - 1, 0))
-    below = np.take_along_axis(in_order, low[..., None], axis=-1)[..., 0]
-    above = np.take_along_axis(in_order, high[..., None], axis=-1)[..., 0]
-    result: Floats = below + (above - below) * (rank - low)
-    return result

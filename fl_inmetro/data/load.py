@@ -15,6 +15,7 @@ from fl_inmetro.data.readings import Opened
 from fl_inmetro.data.series import ClientSeries, FederatedData, Manifest
 from fl_inmetro.data.sources import LAYOUTS, SIMULATOR, SOURCES
 from fl_inmetro.data.sources.guess import settings_for as guessed
+from fl_inmetro.data.surroundings import with_sites
 from fl_inmetro.errors import DataError, Fault
 from fl_inmetro.units import DAY_S, HOUR_S, iso_utc
 
@@ -89,6 +90,7 @@ def examine(data: Data, seed: int = 0) -> tuple[FederatedData | None, CleaningRe
     )
     if report.refused:
         return None, report
+    series, more, covariates = with_sites(series, data, seed, source.clients)
     manifest = Manifest(
         source=source.about.name,
         title=source.about.title,
@@ -96,10 +98,11 @@ def examine(data: Data, seed: int = 0) -> tuple[FederatedData | None, CleaningRe
         citation=source.about.citation,
         timezone=source.clock.zone,
         resolution_s=step_s,
-        files=dict(source.files),
+        files={**source.files, **more},
         excluded=dict(cleaned.excluded),
         cleaning=report.counts(),
         reference_window=source.reference_window,
+        covariates=covariates,
     )
     return FederatedData(series, manifest), report
 
@@ -205,8 +208,13 @@ def _simulated(data: Data, seed: int) -> tuple[FederatedData | None, CleaningRep
     report = CleaningReport(SIMULATOR, readings, summaries, (), excluded, (), faults)
     if faults:
         return None, report
+    series, files, covariates = with_sites(series, data, seed, made)
     old = made.manifest
-    manifest = Manifest(
-        **{**vars(old), "resolution_s": step_s, "excluded": {**old.excluded, **excluded}}
-    )
+    changed = {
+        "resolution_s": step_s,
+        "excluded": {**old.excluded, **excluded},
+        "files": {**old.files, **files},
+        "covariates": covariates,
+    }
+    manifest = Manifest(**{**vars(old), **changed})
     return FederatedData(series, manifest), report

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_inmetro.data.site import NOWHERE, Site
 from fl_inmetro.errors import DataError, Fault
 from fl_inmetro.units import iso_utc
 
@@ -32,12 +33,14 @@ class ClientSeries:
         resolution_s: Length of a step in seconds.
         energy_kwh: Shape (T,), energy of each step in kWh, NaN where there is no usable reading.
             The array is made read-only.
+        site: What is known of the client beside its readings.
     """
 
     client_id: str
     start_utc_s: int
     resolution_s: int
     energy_kwh: Floats
+    site: Site = NOWHERE
 
     def __post_init__(self) -> None:
         if self.resolution_s <= 0 or self.start_utc_s % self.resolution_s:
@@ -87,6 +90,7 @@ class ClientSeries:
             self.start_utc_s + first * self.resolution_s,
             self.resolution_s,
             self.energy_kwh[first:last],
+            self.site,
         )
 
 
@@ -120,6 +124,8 @@ class Manifest:
         excluded: Client to the reason it was left out.
         cleaning: Counts of what cleaning found, `{finding: number of readings}`, over all clients.
         reference_window: Evaluation window of the published scores, if any.
+        covariates: Covariate to what is known of it ahead: `observed`, `forecast`, `known ahead`
+            or `perfect forecast`.
     """
 
     source: str
@@ -133,6 +139,7 @@ class Manifest:
     excluded: Mapping[str, str] = field(default_factory=dict)
     cleaning: Mapping[str, int] = field(default_factory=dict)
     reference_window: ReferenceWindow | None = None
+    covariates: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -142,6 +149,7 @@ class Manifest:
             "files": dict(self.files),
             "excluded": dict(self.excluded),
             "cleaning": dict(self.cleaning),
+            "covariates": dict(self.covariates),
             "reference_window": vars(window) if window else None,
         }
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fl_inmetro.data.calendar import LocalClock, local_clock, steps_per_day, steps_per_week
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.errors import DataError, Fault
-from fl_inmetro.units import HOUR_S, iso_utc
+from fl_inmetro.units import DAY_S, HOUR_S, iso_utc
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,6 +76,15 @@ class Past:
         with np.errstate(invalid="ignore", divide="ignore"):
             mean: Floats = total[before] / count[before]
         return mean
+
+    def steps_so_far(self) -> Ints:
+        """Return the steps from the first reading to each issue time; (N,), 0 without any."""
+        known = np.flatnonzero(np.isfinite(self.__energy_kwh))
+        if not known.size:
+            return np.zeros_like(self.issue_index)
+        # A later row's first reading is none of an earlier row's.
+        steps: Ints = np.maximum(self.issue_index - known[0], 0)
+        return steps
 
     def lookback(self, steps: int) -> Floats:
         """Return the last `steps` values before each issue time, oldest first; shape (N, steps)."""
@@ -148,6 +157,20 @@ class Windows:
     def target_clock(self) -> LocalClock:
         """Local calendar of the target steps, arrays of shape (N, H)."""
         return local_clock(self.target_utc_s, self.timezone)
+
+    def slot_clock(self, days_back: Ints) -> LocalClock:
+        """Local calendar of what `Past.same_slot` returns, arrays of shape (N, H, K)."""
+        step = np.arange(self.horizon, dtype=np.int64) * self.series.resolution_s
+        offset = (step % DAY_S)[:, None] - days_back[None, :] * DAY_S
+        return local_clock(self.issue_utc_s[:, None, None] + offset, self.timezone)
+
+    def day_types(self, clock: LocalClock) -> Ints:
+        """Return the day types of local days: 0 = working day, 1 = Saturday, 2 = Sunday.
+
+        A holiday that the client's calendar knows is a Sunday, or 3, or what its weekday is.
+        """
+        holidays = self.series.site.holidays
+        return clock.day_type if holidays is None else holidays.day_types(clock)
 
     def target_kwh(self) -> Floats:
         """Return what was measured; shape (N, H), NaN where unknown. For training and scoring."""

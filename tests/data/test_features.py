@@ -110,7 +110,62 @@ def plain_row(one: ClientSeries, issue: int, h: int, horizon: int, zone: str) ->
     year = 2 * math.pi * (local.timetuple().tm_yday - 1) / 365.25
     row["sin_year"], row["cos_year"] = math.sin(year), math.cos(year)
     row["lead"] = h / max(horizon - 1, 1)
+    row |= plain_distribution(slots, same, base)
+    row |= plain_memory(one, issue, h, zone, scale, base)
+    row |= {f"month_{month}": float(local.month == month) for month in range(1, 13)}
+    # A client of which nothing is known beside its readings.
+    row |= dict.fromkeys(GROUPS["holidays"] + GROUPS["daylight"] + GROUPS["tariff"], 0.0)
+    row |= dict.fromkeys(GROUPS["pv"] + GROUPS["weather"], 0.0)
+    row |= {"temperature": 18.0, "temperature_24h": 18.0, "humidity": 60.0}
+    row |= {"weather_missing": 1.0, "tariff_missing": 1.0, "pv_missing": 1.0}
+    row["lag_7d_same_type"] = float(day_type(slot_s - 7 * DAY_S, zone) == here)
+    row["heating_degrees"] = row["cooling_degrees"] = 0.0
     return {**row, "base": base, "scale": scale}
+
+
+def plain_distribution(slots: dict[int, float], same: list[float], base: float) -> dict[str, float]:
+    row: dict[str, float] = {}
+    values = [v for v in slots.values() if not math.isnan(v)]
+    for which, held in (("day_type", same), ("all", values)):
+        for level in (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95):
+            row[f"slot_{which}_q{round(level * 100):02d}"] = or_else(quantile(held, level), base)
+    row["slot_std_28d"] = statistics.pstdev(values) if values else 0.0
+    week = [slots[k] for k in range(1, 8) if not math.isnan(slots[k])]
+    row["slot_iqr_7d"] = or_else(quantile(week, 0.75) - quantile(week, 0.25), 0.0)
+    changes = [abs(slots[k] - slots[k + 7]) for k in range(1, 22)]
+    row["slot_weekly_change"] = or_else(mean([c for c in changes if not math.isnan(c)]), 0.0)
+    return row
+
+
+def plain_memory(
+    one: ClientSeries, issue: int, h: int, zone: str, scale: float, base: float
+) -> dict[str, float]:
+    energy, step_s = one.energy_kwh.tolist(), one.resolution_s
+    per_day = DAY_S // step_s
+
+    def known(steps: list[int]) -> dict[int, float]:
+        inside = [step for step in steps if 0 <= step < len(energy)]
+        assert all(step < issue for step in inside)
+        return {s: energy[s] / scale for s in inside if not math.isnan(energy[s])}
+
+    weeks = known([issue + h % (7 * per_day) - k * 7 * per_day for k in range(1, 9)])
+    row = {"mean_same_weekday_8w": or_else(mean(list(weeks.values())), base)}
+    month = mean(list(known(list(range(issue - 28 * per_day, issue))).values()))
+    week = mean(list(known(list(range(issue - 7 * per_day, issue))).values()))
+    row["ratio_7d_28d"] = or_else(week / max(or_else(month, 1.0), 0.25), 1.0)
+    day = known(list(range(issue - per_day, issue)))
+    row["missing_24h"] = 1 - len(day) / per_day
+    row |= {"peak_24h": 1.0, "sin_peak_hour": 0.0, "cos_peak_hour": 0.0}
+    if day:
+        top = max(day, key=lambda step: (day[step], -step))
+        clock = datetime.fromtimestamp(one.start_utc_s + top * step_s, UTC)
+        local = clock.astimezone(ZoneInfo(zone))
+        angle = 2 * math.pi * (local.hour * 60 + local.minute) / 1440
+        row |= {"peak_24h": day[top], "sin_peak_hour": math.sin(angle)}
+        row["cos_peak_hour"] = math.cos(angle)
+    first = next((k for k in range(issue) if k < len(energy) and not math.isnan(energy[k])), issue)
+    row["log_history_days"] = math.log(1 + (issue - first) / per_day)
+    return row
 
 
 @pytest.mark.parametrize(

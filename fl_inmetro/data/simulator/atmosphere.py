@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fl_inmetro.config.schema import Simulator
+from fl_inmetro.data.daylight import clear_sky_w_m2, sin_elevation
 from fl_inmetro.data.simulator.climates import CLIMATES, Climate
 from fl_inmetro.data.simulator.clock import (
     BIN_S,
@@ -15,7 +16,6 @@ from fl_inmetro.data.simulator.clock import (
     Floats,
     clock,
 )
-from fl_inmetro.data.simulator.sun import clear_sky_w_m2, sin_elevation
 from fl_inmetro.seeds import derive
 
 #: Persistence of weather from one day to the next, and of a cloud from one bin to the next.

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fl_inmetro.config.schema import Simulator
+from fl_inmetro.data.daylight import clear_sky_w_m2, sin_elevation
 from fl_inmetro.data.simulator import simulate, weather
 from fl_inmetro.data.simulator.climates import CLIMATES
-from fl_inmetro.data.simulator.sun import clear_sky_w_m2, sin_elevation
 
 
 def almanac_sin_elevation(utc_s, latitude_deg, longitude_deg):

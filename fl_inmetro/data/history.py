@@ -1,0 +1,110 @@
+"""More row features of the past: distribution and dispersion of the slot, longer memory, age."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_inmetro.data.calendar import local_clock, steps_per_day
+from fl_inmetro.data.profiles import first_known, mean, quantile
+from fl_inmetro.data.windows import Windows
+from fl_inmetro.units import DAY_S
+
+Floats = NDArray[np.float64]
+
+#: Levels of the slot's quantiles.
+SLOT_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+#: The mean of 28 days that the last week is compared with is at least so much of the scale.
+MIN_MEAN = 0.25
+
+HISTORY_GROUPS: dict[str, tuple[str, ...]] = {
+    "slots": tuple(
+        f"slot_{which}_q{round(level * 100):02d}"
+        for which in ("day_type", "all")
+        for level in SLOT_LEVELS
+    ),
+    "dispersion": ("slot_std_28d", "slot_iqr_7d", "slot_weekly_change"),
+    "longer": (
+        "mean_same_weekday_8w",
+        "ratio_7d_28d",
+        "peak_24h",
+        "sin_peak_hour",
+        "cos_peak_hour",
+        "missing_24h",
+    ),
+    "age": ("log_history_days",),
+}
+
+
+def history(
+    windows: Windows,
+    groups: Sequence[str],
+    scale_kwh: Floats,
+    slots: Floats,
+    typed: Floats,
+    day_type: Floats,
+) -> list[Floats]:
+    """Return the columns of the chosen groups of `HISTORY_GROUPS`, each of shape (N, H).
+
+    Args:
+        windows: The windows.
+        groups: Names of groups.
+        scale_kwh: Shape (N,).
+        slots: Shape (N, H, 28), the same time of day on the last 28 days in units of the scale.
+        typed: The same, NaN on days of another type than the target's.
+        day_type: Shape (N, H), the base profile; takes the place of what is missing.
+    """
+    columns: list[Floats] = []
+    if "slots" in groups:
+        for values in (typed, slots):
+            in_order = np.sort(values, axis=2)
+            columns += [first_known(quantile(in_order, level), day_type) for level in SLOT_LEVELS]
+    if "dispersion" in groups:
+        columns += _dispersion(slots)
+    if "longer" in groups:
+        columns += _longer(windows, scale_kwh, day_type)
+    if "age" in groups:
+        days = windows.past.steps_so_far() * windows.series.resolution_s / DAY_S
+        columns.append(_spread(np.log1p(days), windows))
+    return columns
+
+
+def _dispersion(slots: Floats) -> list[Floats]:
+    nothing = np.zeros(slots.shape[:2])
+    week = np.sort(slots[:, :, :7], axis=2)
+    iqr = quantile(week, 0.75) - quantile(week, 0.25)
+    change = mean(np.abs(slots[:, :, :21] - slots[:, :, 7:]))
+    std = np.sqrt(mean((slots - mean(slots)[..., None]) ** 2))
+    return [first_known(one, nothing) for one in (std, iqr, change)]
+
+
+def _longer(windows: Windows, scale_kwh: Floats, day_type: Floats) -> list[Floats]:
+    per_day = steps_per_day(windows.series.resolution_s)
+    weeks = windows.past.same_week_slot(np.arange(1, 9), windows.horizon)
+    recent = windows.past.lookback(28 * per_day) / scale_kwh[:, None]
+    one = np.ones(len(windows))
+    whole = np.maximum(first_known(mean(recent), one), MIN_MEAN)
+    ratio = first_known(mean(recent[:, -7 * per_day :]) / whole, one)
+    day = recent[:, -per_day:]
+    known = np.isfinite(day)
+    place = np.where(known, day, -np.inf).argmax(axis=1)
+    peak = np.where(known.any(axis=1), day[np.arange(len(day)), place], 1.0)
+    at_utc_s = windows.issue_utc_s - (per_day - place) * windows.series.resolution_s
+    angle = 2 * np.pi * local_clock(at_utc_s, windows.timezone).second_of_day / DAY_S
+    # Without a reading there is no hour: neither sine nor cosine.
+    seen = known.any(axis=1)
+    columns = (
+        ratio,
+        peak,
+        np.where(seen, np.sin(angle), 0.0),
+        np.where(seen, np.cos(angle), 0.0),
+        1.0 - known.mean(axis=1),
+    )
+    same_weekday = first_known(mean(weeks / scale_kwh[:, None, None]), day_type)
+    return [same_weekday, *(_spread(column, windows) for column in columns)]
+
+
+def _spread(value: Floats, windows: Windows) -> Floats:
+    return np.broadcast_to(value[:, None], (len(windows), windows.horizon))
