@@ -138,7 +138,7 @@ def score_file(path: Path, data: FederatedData) -> tuple[dict[str, float], dict[
         RunError: FL708, the file lacks a column or cannot be read; FL709, no forecast meets a
             reading of the data.
     """
-    table = _read_forecasts(path)
+    table = read_forecasts(path)
     clients = np.asarray(table["client_id"].to_pylist(), dtype=object)
     issue = table["issue_time_utc"].to_numpy()
     target = table["target_time_utc"].to_numpy()
@@ -221,7 +221,12 @@ def _forecast_of(path: Path, table: pa.Table) -> Forecast:
     return Forecast(mean, levels, rising)
 
 
-def _read_forecasts(path: Path) -> pa.Table:
+def read_forecasts(path: Path) -> pa.Table:
+    """Read a file of forecasts: times as epoch seconds, energies as floats.
+
+    Raises:
+        RunError: FL708, it cannot be read or lacks a column.
+    """
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:

@@ -9,6 +9,7 @@ from fl_inmetro.cli.attack import attack
 from fl_inmetro.cli.convergence import convergence
 from fl_inmetro.cli.explain import explain
 from fl_inmetro.cli.forecast import forecast, score
+from fl_inmetro.cli.reconcile import reconcile
 from fl_inmetro.cli.report import report_command
 from fl_inmetro.cli.run import compare, run
 from fl_inmetro.cli.typer_compat import mend_help
@@ -52,6 +53,7 @@ app.command("convergence", help=text("convergence.help"))(convergence)
 app.command("attack", help=text("attack.help"))(attack)
 app.command("forecast", help=text("cli.forecast.help"))(forecast)
 app.command("score", help=text("cli.score.help"))(score)
+app.command("reconcile", help=text("reconcile.help"))(reconcile)
 app.add_typer(data.app, name="data")
 runs.app.command("test", help=text("runs.command.test"))(versus_command)
 app.add_typer(runs.app, name="runs")

@@ -28,6 +28,7 @@ RANKS = (
         "calibrated",
         "trained",
         "forecasting",
+        "hierarchy",
         "flower_engine",
         "laboratory",
         "convergence",
@@ -55,6 +56,7 @@ NEIGHBOURS = {
     ("convergence", "plan"): "a measurement trains one federation on a plan's data",
     ("laboratory", "plan"): "a laboratory trains many federations on one plan's data",
     ("forecasting", "trained"): "a forecast is a trained model's",
+    ("hierarchy", "forecasting"): "a file of forecasts is read in one way",
     ("server_app", "task"): "the two Flower apps share one task",
     ("client_app", "task"): "the two Flower apps share one task",
 }
