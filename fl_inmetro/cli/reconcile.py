@@ -13,8 +13,8 @@ from fl_inmetro.i18n import Language, language, number, text
 if TYPE_CHECKING:
     from fl_inmetro.hierarchy.reconcile import Reconciliation
 
-#: Method whose forecasts are written where none is named.
-_USUAL = "mint"
+#: Method whose forecasts are written where none is named; why: docs/adr/0013.
+_USUAL = "wls-var"
 
 
 def reconcile(

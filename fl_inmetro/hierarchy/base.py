@@ -132,7 +132,9 @@ def node_forecasts(
                 "with --base, or take --node-model ha4",
             )
         )
-    state = ridge.solve({key: sum(part[key] for part in parts) for key in parts[0]}, settings.alpha)
+    state = ridge.solve(
+        {key: np.sum([part[key] for part in parts], axis=0) for key in parts[0]}, settings.alpha
+    )
     return [
         _at(issues, windows, learner.forecast(dict(state), learner.design(windows, targets=False)))
         for windows in known

@@ -45,8 +45,7 @@ class Calibration:
     @property
     def whole(self) -> NDArray[np.bool_]:
         """Shape (T,): the instants at which everything was measured."""
-        known: NDArray[np.bool_] = np.isfinite(self.leaf_errors_kwh).all(axis=1)
-        return known
+        return np.asarray(np.isfinite(self.leaf_errors_kwh).all(axis=1), dtype=np.bool_)
 
 
 def reconciled(

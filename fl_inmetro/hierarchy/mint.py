@@ -90,8 +90,8 @@ def node_inverse(
     empirical = past_gap_kwh.T @ past_gap_kwh / len(past_gap_kwh)
     matrix = weight * (np.diag(node_var) + common) + (1 - weight) * empirical
     # Two nodes of the same clients and the same forecasts make it singular; they agree anyway.
-    inverse: Floats = np.linalg.pinv(matrix, rcond=1e-12, hermitian=True)
-    return inverse
+    inverse = np.linalg.pinv(matrix, rcond=1e-12, hermitian=True)
+    return np.asarray(inverse, dtype=np.float64)
 
 
 def client_adjustment(

@@ -114,7 +114,7 @@ def forecast_table(made: Reconciliation, method: str) -> pa.Table:
     The columns are those of `forecast`, and `level`; nodes have no quantiles.
     """
     grid, tree = made.grid, made.grid.tree
-    after = ~made.outcome.calibration
+    after = made.outcome.scored
     leaf_kwh = made.outcome.leaf_kwh[method]
     issue, target = grid.issue_utc_s[after], grid.target_utc_s[after]
     size = len(issue)

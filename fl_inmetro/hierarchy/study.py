@@ -88,7 +88,8 @@ class Outcome:
         shrinkage: λ of `mint`; None where it was not asked for.
         negative: Method to the share of the clients' scored forecasts that are below zero.
         calibration: Shape (I,): the instants that the errors were taken from.
-        calibration_days: Their days of issue.
+        scored: Shape (I,): the instants that are scored, issued after the last of them.
+        calibration_days: Days of issue of the calibration.
         whole: Instants of them at which everything was measured.
     """
 
@@ -97,6 +98,7 @@ class Outcome:
     shrinkage: float | None
     negative: Mapping[str, float]
     calibration: NDArray[np.bool_]
+    scored: NDArray[np.bool_]
     calibration_days: int
     whole: int
 
@@ -196,6 +198,7 @@ def study(grid: Grid, methods: tuple[str, ...], calibration_days: int) -> Outcom
         weight,
         negative,
         calibration,
+        scored,
         len(issues[:calibration_days]),
         int(past.whole.sum()),
     )
@@ -205,7 +208,7 @@ def describe(grid: Grid, outcome: Outcome) -> dict[str, Any]:
     """Return plain JSON types of what was counted and scored."""
     tree = grid.tree
     kept = grid.issue_utc_s[outcome.calibration]
-    after = grid.issue_utc_s[~outcome.calibration]
+    after = grid.issue_utc_s[outcome.scored]
     sizes = {level: tree.levels.count(level) for level in tree.level_names}
     return {
         "levels": {**sizes, LEAF_LEVEL: len(tree.leaves)},
