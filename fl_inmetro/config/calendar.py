@@ -7,12 +7,15 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fl_inmetro.config.table import Table
+from fl_inmetro.config.zones import Zone
 
 
 class Calendar(Table):
     """Which days are holidays, and what the base profile makes of them.
 
     Attributes:
+        timezone: Clock that the clients live by: of days, day types and times of day, also over its
+            changes; None = that of the issue time.
         country: Country by its ISO 3166 code, `BR`; None = no holidays are known.
         subdivision: State or region by the code of the country's own, `SP`; None = national
             holidays only.
@@ -24,6 +27,7 @@ class Calendar(Table):
             weekday it is.
     """
 
+    timezone: Zone | None = None
     country: str | None = Field(None, pattern=r"^[A-Z]{2}$")
     subdivision: str | None = None
     subdivision_of: dict[str, str] = Field(default_factory=dict)

@@ -7,7 +7,6 @@ scoring, and clients that no one has seen before.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from fl_inmetro.data.calendar import steps_per_day
 from fl_inmetro.data.history import HISTORY_GROUPS, history
 from fl_inmetro.data.holidays import HOLIDAY, SUNDAY
 from fl_inmetro.data.known_ahead import AHEAD_GROUPS, known_ahead
-from fl_inmetro.data.profiles import first_known, mean, quantile
+from fl_inmetro.data.profiles import deviation, first_known, mean, quantile
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.units import DAY_S
 
@@ -103,11 +102,13 @@ class Level:
         floor_kwh: Shape (N,), the lowest forecast that makes sense: zero, or the lowest reading of
             a meter that has shown negative ones (net consumption).
         known_days: Shape (N,), days of usable readings behind them.
+        least_days: So many of them a window needs to be trained on.
     """
 
     scale_kwh: Floats
     floor_kwh: Floats
     known_days: Floats
+    least_days: float = MIN_TRAIN_DAYS
 
     @property
     def trainable(self) -> NDArray[np.bool_]:
@@ -117,7 +118,7 @@ class Level:
         forecast with when there is nothing better, but one such window outweighs all others in a
         squared loss.
         """
-        return np.isfinite(self.scale_kwh) & (self.known_days >= MIN_TRAIN_DAYS)
+        return np.isfinite(self.scale_kwh) & (self.known_days >= self.least_days)
 
 
 def trailing_level(windows: Windows) -> Level:
@@ -136,6 +137,7 @@ def trailing_level(windows: Windows) -> Level:
         scale_kwh=np.where(enough, level, np.nan),
         floor_kwh=np.minimum(filled.min(axis=1), 0.0),
         known_days=count / per_day,
+        least_days=MIN_TRAIN_DAYS if windows.least_days is None else windows.least_days,
     )
 
 
@@ -148,12 +150,12 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
     horizon = windows.horizon
     level = trailing_level(windows)
     scale_kwh, missing = level.scale_kwh, 1.0 - level.known_days / TRAILING_DAYS
-    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        # An all-missing slice is an expected case here; it is filled below.
-        warnings.simplefilter("ignore", RuntimeWarning)
+    # An all-missing slice is an expected case here; it is filled below. (No filter of warnings: it
+    # would be one for all threads.)
+    with np.errstate(invalid="ignore", divide="ignore"):
         days = np.arange(1, TRAILING_DAYS + 1)
         # (N, H, K): the same time of day on the last K days, in units of the scale.
-        slots = windows.past.same_slot(days, horizon) / scale_kwh[:, None, None]
+        slots = windows.same_slot(days) / scale_kwh[:, None, None]
         slot_mean = mean(slots)
         typed = np.where(_day_types_match(windows, days), slots, np.nan)
         day_type = first_known(mean(typed), slot_mean, np.ones_like(slot_mean))
@@ -164,7 +166,7 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
             lags = slots[:, :, :14]
             columns += list(np.moveaxis(np.where(np.isnan(lags), day_type[..., None], lags), 2, 0))
         if "day_profiles" in groups:
-            weeks = windows.past.same_week_slot(np.arange(1, 5), horizon) / scale_kwh[:, None, None]
+            weeks = windows.same_week_slot(np.arange(1, 5)) / scale_kwh[:, None, None]
             profiles = (
                 mean(weeks),
                 day_type,
@@ -235,7 +237,7 @@ def _recent(
         spread(mean_of_last(6 * per_hour)),
         spread(mean_of_last(per_day)),
         spread(mean_of_last(7 * per_day)),
-        spread(first_known(np.nanstd(week, axis=1), np.zeros(len(windows)))),
+        spread(first_known(deviation(week), np.zeros(len(windows)))),
         first_known(quantile(in_order, 0.1), day_type),
         first_known(quantile(in_order, 0.9), day_type),
         spread(first_known(mean(by_day[:, 0]) - same_weekday, np.zeros(len(windows)))),

@@ -26,6 +26,14 @@ def mean(values: Floats, weights: Floats | None = None) -> Floats:
     return result
 
 
+def deviation(values: Floats) -> Floats:
+    """Return the standard deviation over the last axis with NaN left out; NaN where all are."""
+    known = np.isfinite(values)
+    away = np.where(known, values - mean(values)[..., None], 0.0)
+    result: Floats = np.sqrt(np.square(away).sum(axis=-1) / known.sum(axis=-1))
+    return result
+
+
 def quantile(in_order: Floats, level: float) -> Floats:
     """Quantile over the last axis of values sorted with NaN last, linear between ranks."""
     count = np.isfinite(in_order).sum(axis=-1)

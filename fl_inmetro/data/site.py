@@ -17,12 +17,14 @@ class Site:
         latitude_deg: Degrees north, None where its place is not known.
         longitude_deg: Degrees east, likewise.
         covariates: Its covariates, at most one of a name and a kind.
+        timezone: The clock that it lives by; None = that of the issue time.
     """
 
     holidays: Holidays | None = None
     latitude_deg: float | None = None
     longitude_deg: float | None = None
     covariates: tuple[Covariate, ...] = ()
+    timezone: str | None = None
 
     def named(self, name: str) -> tuple[Covariate, ...]:
         """Return the covariates of a name, those that look ahead first."""

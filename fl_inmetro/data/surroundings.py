@@ -61,7 +61,8 @@ def with_sites(
             seen |= {each.name: PERFECT for each in foreseen}
             own = (*own, *foreseen)
         place = data.site.clients.get(name, data.site)
-        site = Site(holidays.get(name), place.latitude_deg, place.longitude_deg, own)
+        at = (place.latitude_deg, place.longitude_deg)
+        site = Site(holidays.get(name), *at, own, data.calendar.timezone)
         result[name] = replace(one, site=site)
     return result, dict(files), seen
 

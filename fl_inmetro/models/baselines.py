@@ -97,7 +97,7 @@ BASELINES: dict[str, Baseline] = {
 
 
 def _slots(windows: Windows) -> Floats:
-    return windows.past.same_slot(np.arange(1, TRAILING_DAYS + 1), windows.horizon)
+    return windows.same_slot(np.arange(1, TRAILING_DAYS + 1))
 
 
 def _quantiles(values: Floats, levels: tuple[float, ...]) -> Floats:

@@ -27,8 +27,6 @@ class RowMlp(nn.Module):
     much as those of the hidden layers, and there they do not add up.)
     """
 
-    starts_at_zero = ("shortcut",)
-
     x_mean: Tensor
     x_std: Tensor
     skip: Tensor | None
@@ -51,6 +49,9 @@ class RowMlp(nn.Module):
             width = size
         self.layers = nn.Sequential(*layers, nn.Linear(width, outputs))
         self.shortcut = nn.Linear(features, outputs, bias=False) if shortcut else None
+        # With several outputs the last layer starts at zero, too: the first forecast is the guess.
+        last = (f"layers.{len(layers)}",) if outputs > 1 else ()
+        self.starts_at_zero = ("shortcut", *last)
         self.register_buffer("x_mean", torch.zeros(features))
         self.register_buffer("x_std", torch.ones(features))
         # It follows from the settings, so it is no part of the state that travels.

@@ -352,4 +352,6 @@ def test_a_shortcut_starts_at_zero():
     state = initial_parameters(RowMlp(3, [4], outputs=2, shortcut=True), 0)
     assert state["shortcut.weight"].shape == (2, 3)
     assert not state["shortcut.weight"].any()
+    assert not state["layers.2.weight"].any()
     assert state["layers.0.weight"].any()
+    assert initial_parameters(RowMlp(3, [4]), 0)["layers.2.weight"].any()
