@@ -6,15 +6,17 @@ local-only training not even those.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
 from fl_inmetro.config.conformal import Conformal
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.derived import Done, Parts, scored
+from fl_inmetro.learning.adaptive_conformal import follow
 from fl_inmetro.learning.client import ClientData, added_up
 from fl_inmetro.learning.conformal import FleetCalibration, Scores, calibrated, scores_of
+from fl_inmetro.learning.followed import FollowedFleet, followed
 from fl_inmetro.metrics import ErrorSums, Forecast
 from fl_inmetro.plan import Job
 
@@ -26,8 +28,10 @@ def calibration_key(job: Job) -> str:
 
 def calibrate(
     job: Job, settings: Conformal, clients: Mapping[str, ClientData], done: Done
-) -> tuple[Done, FleetCalibration]:
+) -> tuple[Done, FleetCalibration | FollowedFleet]:
     """Calibrate a job by the errors of its validation windows; return it as it is then scored.
+
+    With `follow`, each test window also by the errors of those that were over when it was issued.
 
     The validation forecasts stay as they were: what is made of the job (an ensemble, a personalised
     model) is calibrated by itself. Counted as traffic of a federation: every client's counts, and
@@ -48,15 +52,16 @@ def calibrate(
         return total
 
     asked = {name: partial(ask, name) for name in clients if name in done.validation}
-    fleet = calibrated(asked, settings, alone=job.training == "local")
+    fleet = _fleet(asked, settings, clients, alone=job.training == "local")
     test: dict[str, Parts] = {}
     sums: dict[str, ErrorSums] = {}
     for name, client in clients.items():
         if name not in done.test:
             continue
-        own = fleet.of(name)
-        parts = list(zip(client.test, done.test[name], strict=True))
-        made = tuple(own.of(w, f) if own is not None else f for w, f in parts)
+        made = tuple(
+            _calibrated(fleet, name, windows, forecast)
+            for windows, forecast in zip(client.test, done.test[name], strict=True)
+        )
         test[name] = made
         sums |= added_up(
             (windows.scored_as, scored(windows, forecast))
@@ -64,6 +69,30 @@ def calibrate(
         )
     moved = 2 * len(asked) * counts_bytes if job.training == "federated" else 0
     return replace(done, test=test, sums=sums, n_bytes=done.n_bytes + moved), fleet
+
+
+def _fleet(
+    asked: Mapping[str, Callable[[], Scores | None]],
+    settings: Conformal,
+    clients: Mapping[str, ClientData],
+    *,
+    alone: bool,
+) -> FleetCalibration | FollowedFleet:
+    if not settings.follow:
+        return calibrated(asked, settings, alone=alone)
+    issues = [int(w.issue_utc_s[0]) for one in clients.values() for w in one.test if len(w)]
+    return followed(asked, settings, min(issues, default=0), alone=alone)
+
+
+def _calibrated(
+    fleet: FleetCalibration | FollowedFleet, name: str, windows: Windows, forecast: Forecast
+) -> Forecast:
+    """Return a client's forecasts of one meter; a client without calibration keeps its own."""
+    if isinstance(fleet, FollowedFleet):
+        start = fleet.of(name)
+        return forecast if start is None else follow(start, windows, forecast)[0]
+    own = fleet.of(name)
+    return forecast if own is None else own.of(windows, forecast)
 
 
 def _parts(windows: tuple[Windows, ...], forecasts: Parts) -> list[tuple[Windows, Forecast]]:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
 from fl_inmetro.calibrated import calibration_key
 from fl_inmetro.config.schema import ENSEMBLE, TRAINED
-from fl_inmetro.data.windows import Windows
+from fl_inmetro.data.calendar import issue_times_utc_s, local_date
+from fl_inmetro.data.windows import Windows, windows_at
 from fl_inmetro.derived import Blend
 from fl_inmetro.errors import Fault, RunError
 from fl_inmetro.federation.training import best_private, best_state
+from fl_inmetro.learning.adaptive_conformal import follow
 from fl_inmetro.learning.blend import blended
 from fl_inmetro.learning.conformal import FleetCalibration
+from fl_inmetro.learning.followed import FollowedFleet
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.update import Arrays, Learner
-from fl_inmetro.metrics import Forecast
+from fl_inmetro.metrics import Forecast, joined_forecasts
 from fl_inmetro.plan import Job, settings_of
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.weights import load as load_weights
+from fl_inmetro.units import DAY_S
 
 
 class Model(Protocol):
@@ -121,6 +125,85 @@ class CalibratedModel:
         return made if made is None or own is None else own.of(windows, made)
 
 
+@dataclass(frozen=True, eq=False)
+class FollowedModel:
+    """A model whose quantiles follow each client from day to day.
+
+    What a client has learnt since the run's first test day is learnt again from the readings that
+    are there: a forecast of a test day is the one that was scored, a later one goes on from it.
+
+    Attributes:
+        plain: The model.
+        fleet: What each client follows from.
+        issue_time: Local time of issue of the run, HH:MM.
+    """
+
+    plain: Model
+    fleet: FollowedFleet
+    issue_time: str
+
+    @property
+    def job(self) -> Job:
+        """What it is and how it was trained."""
+        return self.plain.job
+
+    def forecast(self, client_id: str, windows: Windows) -> Forecast | None:
+        """Forecast a client's windows; None where it has no model for that client.
+
+        Windows that were issued before the run's first test day are calibrated by the validation
+        days alone; nothing is learnt from them.
+
+        Shapes: windows by time of issue.
+        """
+        made = self.plain.forecast(client_id, windows)
+        start = self.fleet.of(client_id)
+        if made is None or start is None or not len(windows):
+            return made
+        early = windows.issue_utc_s < self.fleet.since_utc_s
+        parts = [start.calibration().of(windows.take(early), made.take(early))]
+        if not early.all():
+            asked = windows.take(~early)
+            before = self._before(asked)
+            every = _joined(before, asked)
+            past = self.plain.forecast(client_id, before)
+            assert past is not None
+            plain = joined_forecasts([past, made.take(~early)])
+            followed, _ = follow(start, every, plain)
+            parts.append(followed.take(slice(len(before), None)))
+        return joined_forecasts(parts)
+
+    def _before(self, asked: Windows) -> Windows:
+        """Return the windows that the client learns from before the first that is asked for."""
+        first_utc_s = int(asked.issue_utc_s[0])
+        # Beyond it an error has lost all but e⁻⁸ of its weight.
+        reach_s = int(_MEMORIES * self.fleet.settings.memory_days * DAY_S)
+        since_utc_s = max(self.fleet.since_utc_s, first_utc_s - reach_s)
+        zone = asked.timezone
+        issues = issue_times_utc_s(
+            local_date(since_utc_s, zone), local_date(first_utc_s, zone), self.issue_time, zone
+        )
+        issues = issues[(issues >= since_utc_s) & (issues < first_utc_s)]
+        index = windows_at(asked.series, issues, asked.horizon, zone, known=False).issue_index
+        visible = asked.visible_from
+        if visible is not None:
+            index = index[index >= visible[0]]
+            visible = np.full(index.shape, visible[0])
+        return replace(asked, issue_index=index, visible_from=visible)
+
+
+def _joined(first: Windows, second: Windows) -> Windows:
+    """Return the windows of two stretches of one meter as one."""
+    visible = None
+    if first.visible_from is not None and second.visible_from is not None:
+        visible = np.concatenate([first.visible_from, second.visible_from])
+    index = np.concatenate([first.issue_index, second.issue_index])
+    return replace(second, issue_index=index, visible_from=visible)
+
+
+#: How many memories back a client learns from.
+_MEMORIES = 8
+
+
 def trained_model(
     record: RunRecord, model: str | None = None, training: str | None = None
 ) -> Model:
@@ -158,6 +241,10 @@ def trained_model(
     kept = load_weights(record.path, calibration_key(job))
     if kept is None:
         raise _lost(record, calibration_key(job))
+    settings = record.config.conformal
+    if settings.follow:
+        fleet = FollowedFleet.unpacked(*kept, settings)
+        return FollowedModel(plain, fleet, record.manifest["window"]["issue_time"])
     return CalibratedModel(plain, FleetCalibration.unpacked(*kept))
 
 

@@ -12,9 +12,10 @@ a share of their weight every day (exponential forgetting, as in Barber et al. 2
 
 Whatever the errors do, the mean share over T days is within (1 + γ) / (γ T) of τ (Gibbs & Candès,
 proposition 4.1), as long as a level at 0 answers below every reading and one at 1 above, and
-quantiles do not cross. So levels that leave 0 … 1 answer with the outermost bin. Where errors leap
-beyond all that were ever counted, levels may overtake each other; the quantiles are then sorted,
-and the bound is one for their mean. Where quantiles are cut at the floor the share cannot fall
+quantiles do not cross. Levels that leave 0 … 1 answer with twice the largest error that is counted:
+an infinite interval would be no forecast, so the bound holds as long as no error leaps beyond that.
+Where errors leap, levels may also overtake each other; the quantiles are then sorted, and the bound
+is one for their mean. Where quantiles are cut at the floor the share cannot fall
 below that of the readings there; the level then stops at −γ, so that it has not far to come back
 from when the load returns.
 """
@@ -27,13 +28,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_inmetro.config.conformal import Conformal
+from fl_inmetro.data.features import trailing_level
 from fl_inmetro.data.windows import Windows
-from fl_inmetro.learning.conformal import Calibration, Scores, hour_blocks, mixed, scores_of
+from fl_inmetro.learning.conformal import Calibration, Scores, errors_of, hour_blocks, mixed
 from fl_inmetro.metrics import Forecast, joined_forecasts
 from fl_inmetro.metrics.sketch import Bins, conformal_values
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+#: Weight of the error to come in the rank. Coverage is held by what is followed; the room for one
+#: more error, which a fixed calibration needs, would make every interval too wide.
+_TO_COME = 0.0
+
+#: A level at 1 answers with so many times the largest error that is counted.
+_BEYOND = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +55,7 @@ class Adaptive:
         mass: Shape (blocks, S, bins), the client's and the fleet's errors (`conformal.mixed`).
         bins: Where the bins lie.
         gamma: γ, the client's own rate; 0 = levels stay.
-        forget: Share of their weight that errors lose in a day; 0 = errors stay as they are, and
-            those of new days are not added.
+        forget: Share of their weight that errors lose in a day.
         asked: Shape (blocks, Q), a(t).
     """
 
@@ -78,17 +86,29 @@ class Adaptive:
             raise ValueError(f"a rate of {gamma} or a share of {forget} is out of range")
         levels = fleet.levels or settings.levels
         mass = mixed(own, fleet, settings.fleet_days)
+        if own is None or not own.n:
+            # As if few, so that the client's own errors soon outweigh them.
+            n = mass.sum(axis=-1, keepdims=True)
+            mass *= np.minimum(max(settings.fleet_days, 1.0) * fleet.per_day / n, 1.0)
         asked = np.tile(np.array(levels), (len(mass), 1))
         return cls(levels, not fleet.levels, mass, fleet.bins, gamma, forget, asked)
 
     def calibration(self) -> Calibration:
         """Return what today's quantiles are moved by."""
         wanted = self.asked[:, None] if self.of_mean else self.asked[..., None]
-        offsets = conformal_values(self.mass, self.bins, wanted).reshape(self.asked.shape)
-        outermost = float(self.bins.centres[-1])
-        offsets = np.where(self.asked >= 1, outermost, offsets)
-        offsets = np.where(self.asked <= 0, -outermost, offsets)
+        offsets = conformal_values(self.mass, self.bins, wanted, _TO_COME)
+        offsets = offsets.reshape(self.asked.shape)
+        if ((self.asked >= 1) | (self.asked <= 0)).any():
+            reach = _BEYOND * self._largest()
+            offsets = np.where(self.asked >= 1, reach, offsets)
+            offsets = np.where(self.asked <= 0, -reach, offsets)
         return Calibration(self.levels, self.of_mean, offsets)
+
+    def _largest(self) -> Floats:
+        """Return the size of the largest error that is counted; shape (blocks, S)."""
+        size = np.abs(self.bins.centres)
+        largest: Floats = np.where(self.mass > 0, size, 0.0).max(axis=-1)
+        return largest
 
     def observed(self, made: Forecast, day: Scores, target_kwh: Floats, block: Ints) -> Adaptive:
         """Return what follows when the readings of a day have come in.
@@ -108,27 +128,31 @@ class Adaptive:
             raise ValueError(f"expected quantiles of levels {self.levels}, found {made.levels}")
         if day.counts.shape != self.mass.shape or day.bins != self.bins:
             raise ValueError("the day's errors are of other levels, blocks or bins")
+        heard, asked = self._asked_after(made, target_kwh, block)
+        aged = (1 - self.forget) * self.mass + day.counts
+        mass = np.where(heard[:, None, None], aged, self.mass)
+        return replace(self, asked=asked, mass=mass)
+
+    def _asked_after(
+        self, made: Forecast, target_kwh: Floats, block: Ints
+    ) -> tuple[NDArray[np.bool_], Floats]:
+        """Return the blocks that readings came in for, (blocks,), and a(t + 1), (blocks, Q)."""
+        assert made.quantiles_kwh is not None
         known = np.isfinite(target_kwh) & np.isfinite(made.mean_kwh)
         below = target_kwh[known][:, None] <= made.quantiles_kwh[known]
-        group = block[known]
-        count = np.bincount(group, minlength=len(self.asked))[:, None]
-        total = np.stack(
-            [np.bincount(group, weights=column, minlength=len(self.asked)) for column in below.T],
-            axis=1,
-        )
+        count = np.bincount(block[known], minlength=len(self.asked))[:, None]
+        total = np.zeros(self.asked.shape)
+        np.add.at(total, block[known], below)
         step = np.where(count > 0, np.array(self.levels) - total / np.maximum(count, 1), 0.0)
         asked = np.clip(self.asked + self.gamma * step, -self.gamma, 1 + self.gamma)
-        mass = self.mass
-        if self.forget:
-            mass = np.where(count[..., None] > 0, (1 - self.forget) * mass + day.counts, mass)
-        return replace(self, asked=asked, mass=mass)
+        return count[:, 0] > 0, asked
 
 
 def follow(adaptive: Adaptive, windows: Windows, forecast: Forecast) -> tuple[Forecast, Adaptive]:
     """Calibrate a client's forecasts in the order of issue, as a device would have.
 
     Before each issue it has seen the readings of the earlier windows that were over by then, and
-    of no other.
+    of no other: `Adaptive.observed` window by window, without a copy of the counts for each.
 
     Args:
         adaptive: What the client knows before the first issue.
@@ -137,17 +161,33 @@ def follow(adaptive: Adaptive, windows: Windows, forecast: Forecast) -> tuple[Fo
 
     Returns:
         The calibrated forecasts, and what the client knows at the last issue.
+
+    Raises:
+        ValueError: The forecast has other levels than those that are calibrated.
     """
-    blocks = len(adaptive.asked)
+    if not len(windows):
+        return adaptive.calibration().of(windows, forecast), adaptive
+    level, target_kwh = trailing_level(windows), windows.target_kwh()
+    block = hour_blocks(windows, len(adaptive.asked))
+    place = adaptive.bins.index(errors_of(forecast, target_kwh, level.scale_kwh))
+    column = np.arange(place.shape[-1])
+    adaptive = replace(adaptive, mass=adaptive.mass.copy())
     made: list[Forecast] = []
     seen = 0
     for k, issue in enumerate(windows.issue_index):
         while seen < k and windows.issue_index[seen] + windows.horizon <= issue:
-            old = windows.take(np.array([seen]))
-            errors = scores_of(old, forecast.take(np.array([seen])), blocks)
-            block = hour_blocks(old, blocks)
-            adaptive = adaptive.observed(made[seen], errors, old.target_kwh(), block)
+            day = slice(seen, seen + 1)
+            heard, asked = adaptive._asked_after(made[seen], target_kwh[day], block[day])
+            adaptive.mass[heard] *= 1 - adaptive.forget
+            where = np.broadcast_arrays(block[seen][:, None], column, place[seen])
+            known = place[seen] >= 0
+            np.add.at(adaptive.mass, tuple(one[known] for one in where), 1.0)
+            adaptive = replace(adaptive, asked=asked)
             seen += 1
-        rows = np.array([k])
-        made.append(adaptive.calibration().of(windows.take(rows), forecast.take(rows)))
+        day = slice(k, k + 1)
+        made.append(
+            adaptive.calibration().apply(
+                forecast.take(day), level.scale_kwh[day], block[day], level.floor_kwh[day]
+            )
+        )
     return joined_forecasts(made), adaptive

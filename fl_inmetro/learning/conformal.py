@@ -188,15 +188,21 @@ def collect(
 
     Shapes: target (N, H) and scale (N,), kWh; block (N, H), 0 … blocks − 1.
     """
+    errors = errors_of(forecast, target_kwh, scale_kwh)
+    width = errors.shape[-1]
+    group = block[..., None] * width + np.arange(width)
+    counts = bins.counts(errors, group, blocks * width)
+    return Scores(forecast.levels, counts.reshape(blocks, width, bins.size), per_day, bins)
+
+
+def errors_of(forecast: Forecast, target_kwh: Floats, scale_kwh: Floats) -> Floats:
+    """Return y − ŷ in units of the level, of every quantile or else of the mean; (N, H, S)."""
     made = forecast.mean_kwh[..., None]
     if forecast.quantiles_kwh is not None:
         made = forecast.quantiles_kwh
     with np.errstate(invalid="ignore", divide="ignore"):
-        errors = (target_kwh[..., None] - made) / scale_kwh[:, None, None]
-    width = made.shape[-1]
-    group = block[..., None] * width + np.arange(width)
-    counts = bins.counts(errors, group, blocks * width)
-    return Scores(forecast.levels, counts.reshape(blocks, width, bins.size), per_day, bins)
+        errors: Floats = (target_kwh[..., None] - made) / scale_kwh[:, None, None]
+    return errors
 
 
 def scores_of(windows: Windows, forecast: Forecast, blocks: int) -> Scores:
@@ -253,16 +259,21 @@ def mixed(own: Scores | None, fleet: Scores, fleet_days: float) -> Floats:
         mass = own.counts + weight * others
     n = mass.sum(axis=-1, keepdims=True)
     if not n.any():
-        raise DataError(
-            Fault(
-                "FL218",
-                "nothing to calibrate the forecasts by: no validation window has both a forecast "
-                "and a reading",
-                "[conformal] enabled = true",
-                "give `[window] validation-days` some days with readings",
-            )
-        )
+        raise nothing_to_calibrate_by()
     return mass if n.all() else np.where(n > 0, mass, mass.sum(axis=0))
+
+
+def nothing_to_calibrate_by() -> DataError:
+    """Return FL218: nobody has an error that could be counted."""
+    return DataError(
+        Fault(
+            "FL218",
+            "nothing to calibrate the forecasts by: no validation window has both a forecast and a "
+            "reading",
+            "[conformal] enabled = true",
+            "give `[window] validation-days` some days with readings",
+        )
+    )
 
 
 @dataclass(frozen=True, eq=False)

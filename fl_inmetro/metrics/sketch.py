@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from dataclasses import astuple, dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +154,9 @@ class QuantileSketch:
         return cls(bins, counts)
 
 
-def conformal_values(mass: NDArray[np.generic], bins: Bins, levels: Floats) -> Floats:
+def conformal_values(
+    mass: NDArray[np.generic], bins: Bins, levels: Floats, to_come: float = 1.0
+) -> Floats:
     """Return conformal quantiles of weighted counts, farther out than the empirical ones.
 
     With n values and one more to come, all exchangeable, the value to come is at or below the one
@@ -167,34 +168,54 @@ def conformal_values(mass: NDArray[np.generic], bins: Bins, levels: Floats) -> F
     (Barber et al. 2023, "Conformal prediction beyond exchangeability", section 3).
 
     Shapes: mass (…, 2 M + 1), levels (Q,) or (…, Q) → (…, Q); NaN where the mass is 0.
+
+    Args:
+        mass: Counts, or weights.
+        bins: Where the bins lie.
+        levels: What is asked for.
+        to_come: Weight of the value to come; 0 = the empirical quantiles.
     """
-    weights = np.asarray(mass, dtype=np.float64)
-    below = np.cumsum(weights, axis=-1)
-    n = below[..., -1:]
-    levels = np.broadcast_to(levels, (*weights.shape[:-1], np.shape(levels)[-1]))
-    upper = levels >= 0.5
+    weights = np.asarray(mass)
+    rows = weights.reshape(-1, bins.size)
+    width = np.shape(levels)[-1]
+    asked = np.broadcast_to(levels, (*weights.shape[:-1], width)).reshape(len(rows), width)
+    # Sums of stretches of bins first, then of the bins of one stretch: a cumulative sum over all
+    # bins is most of the time that it takes.
+    stretches = np.add.reduceat(rows, _stretches(bins.size), axis=1, dtype=np.float64)
+    below = np.cumsum(stretches, axis=1)
+    n = below[:, -1:]
+    upper = asked >= 0.5
     # The rank from the end that the level is near to; at least some value must lie there.
-    rank = np.where(upper, levels, 1 - levels) * (n + 1)
+    rank = np.where(upper, asked, 1 - asked) * (n + to_come)
     rank = np.minimum(rank, n) - _ROUNDING * (n + 1)
     # From below: the first bin with a mass of at least `rank` up to it. From above: the last bin
     # with that mass from it on, that is the first whose mass up to it exceeds n − rank.
-    place = np.where(
-        upper,
-        _first(below, rank, strict=False),
-        _first(below, n - rank, strict=True),
-    )
-    values: Floats = bins.centres[np.minimum(place, bins.size - 1)]
-    return np.where(n > 0, values, np.nan)
+    wanted = np.where(upper, rank, n - rank)
+    stretch = np.minimum(_first(below[:, None], wanted, upper), stretches.shape[1] - 1)
+    row = np.arange(len(rows))[:, None]
+    before = below[row, stretch] - stretches[row, stretch]
+    place = stretch[..., None] * _STRETCH + np.arange(_STRETCH)
+    inside = rows[row[..., None], np.minimum(place, bins.size - 1)]
+    fine = before[..., None] + np.cumsum(inside, axis=-1, dtype=np.float64)
+    found = stretch * _STRETCH + np.minimum(_first(fine, wanted, upper), _STRETCH - 1)
+    values = np.where(n > 0, bins.centres[np.minimum(found, bins.size - 1)], np.nan)
+    return values.reshape(*weights.shape[:-1], width)
 
 
-def _first(below: Floats, wanted: Floats, *, strict: bool) -> NDArray[np.int64]:
-    """Return the first bin whose cumulative mass reaches (or exceeds) what is wanted.
+#: Bins of a stretch, about the root of their number.
+_STRETCH = 37
 
-    Shapes: below (…, bins), wanted (…, Q) → (…, Q).
+
+def _stretches(size: int) -> NDArray[np.int64]:
+    """Return the first bin of each stretch."""
+    return np.arange(0, size, _STRETCH, dtype=np.int64)
+
+
+def _first(below: Floats, wanted: Floats, upper: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the first place whose cumulative mass reaches (from above: exceeds) what is wanted.
+
+    Shapes: below (R, Q or 1, P), wanted and upper (R, Q) → (R, Q); P where there is none.
     """
-    side: Literal["left", "right"] = "right" if strict else "left"
-    rows = below.reshape(-1, below.shape[-1])
-    asked = wanted.reshape(len(rows), -1)
-    found = [np.searchsorted(row, want, side) for row, want in zip(rows, asked, strict=True)]
-    shape = wanted.shape
-    return np.stack(found).reshape(shape) if found else np.zeros(shape, dtype=np.int64)
+    short = (below < wanted[..., None]) | (~upper[..., None] & (below == wanted[..., None]))
+    first: NDArray[np.int64] = short.sum(axis=-1)
+    return first

@@ -10,7 +10,7 @@ from fl_inmetro.config.conformal import Conformal
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.learning.adaptive_conformal import Adaptive, follow
-from fl_inmetro.learning.conformal import Scores, collect, fit
+from fl_inmetro.learning.conformal import Scores, collect, scores_of
 from fl_inmetro.metrics import Forecast
 from fl_inmetro.units import HOUR_S
 
@@ -54,27 +54,36 @@ def test_one_day_by_hand() -> None:
     made = Forecast(np.ones((1, 4)), (0.1, 0.5, 0.9), quantiles)
     target = np.array([[0.5, 1.5, 1.5, np.nan]])
     after = adaptive.observed(made, errors_of_zero(target, block, 2), target, block)
-    assert (after.mass == adaptive.mass).all()
+    # The three errors are counted, in their block.
+    assert after.mass[0].sum() == adaptive.mass[0].sum() + 3
+    assert (after.mass[1] == adaptive.mass[1]).all()
     assert after.asked[0] == pytest.approx([0.13, 0.55, 0.87])
     assert after.asked[1] == pytest.approx([0.1, 0.5, 0.9])
     assert adaptive.asked[0] == pytest.approx([0.1, 0.5, 0.9])
 
 
 @pytest.mark.parametrize("levels", [(), (0.1, 0.5, 0.9)])
-def test_at_the_start_it_is_the_fixed_calibration(levels: tuple[float, ...]) -> None:
+def test_at_the_start_it_asks_for_the_empirical_quantiles(levels: tuple[float, ...]) -> None:
     errors = np.random.default_rng(6).normal(size=(10, 24))
     block = np.broadcast_to(np.arange(24) // 6, (10, 24))
     quantiles = np.broadcast_to(np.linspace(-1, 1, len(levels)), (10, 24, len(levels)))
     forecast = Forecast(np.zeros((10, 24)), levels, quantiles if levels else None)
     scores = collect(forecast, errors, np.ones(10), block, 4, 6.0)
-    fixed = fit(scores, scores, SETTINGS)
     begun = Adaptive.start(scores, scores, SETTINGS, 0.05).calibration()
-    assert (begun.offsets == fixed.offsets).all()
-    assert begun.of_mean is fixed.of_mean
-    assert begun.levels == fixed.levels
+    assert begun.of_mean is not bool(levels)
+    assert begun.levels == (0.1, 0.5, 0.9)
+    for number in range(4):
+        for place, (level, low) in enumerate(
+            zip((0.1, 0.5, 0.9), (True, False, False), strict=True)
+        ):
+            own = errors[:, 6 * number : 6 * number + 6].ravel()
+            own = own - (np.linspace(-1, 1, 3)[place] if levels else 0)
+            # Of 60 errors the 30th and the 54th; below one half from the other end.
+            expected = np.sort(own)[60 - 54] if low else np.sort(own)[round(60 * level) - 1]
+            assert begun.offsets[number, place] == pytest.approx(expected, rel=0.0101, abs=1e-3)
 
 
-def test_a_level_out_of_range_answers_with_the_outermost_bin() -> None:
+def test_a_level_out_of_range_answers_with_twice_the_largest_error() -> None:
     block = np.zeros((1, 4), dtype=np.int64)
     adaptive = started(np.ones((1, 4)), 2.0, block, 1)
     quantiles = np.broadcast_to(np.array([0.0, 5.0, 5.0]), (1, 4, 3)).copy()
@@ -85,7 +94,7 @@ def test_a_level_out_of_range_answers_with_the_outermost_bin() -> None:
     assert after.asked[0] == pytest.approx([0.3, 1.5, 2.7])
     offsets = after.calibration().offsets[0]
     assert offsets[0] == pytest.approx(1.0, rel=0.01)
-    assert (offsets[1:] == adaptive.bins.centres[-1]).all()
+    assert offsets[1:] == pytest.approx(18.0, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +118,8 @@ def test_long_run_coverage_holds_whatever_the_errors_do(drift: str, forget: floa
     adapted = run(start, errors, block).mean(axis=0)
     # Gibbs & Candès: |mean share − τ| ≤ (1 + γ)/(γ T) = 1.05/20.
     assert (np.abs(adapted - [0.1, 0.5, 0.9]) <= 1.05 / (gamma * days)).all()
-    fixed = run(started(past, 0.0, np.broadcast_to(block, (28, 24))), errors, block).mean(axis=0)
+    offsets = started(past, 0.0, np.broadcast_to(block, (28, 24))).calibration().offsets[0]
+    fixed = (errors[..., None] <= offsets).mean(axis=(0, 1))
     # What it had to mend: without adaptation some level is off by three times as much.
     assert np.abs(fixed - [0.1, 0.5, 0.9]).max() > 3 * 1.05 / (gamma * days)
 
@@ -185,3 +195,67 @@ def test_it_follows_what_was_known_at_issue_and_no_more(
     assert last.mass.sum() == pytest.approx(
         24 * 0.5**known + horizon * sum(0.5**k for k in range(known))
     )
+
+
+def irregular(rng: np.random.Generator, levels: tuple[float, ...]) -> tuple[Windows, Forecast]:
+    """Forty days of a meter with gaps, and forecasts of its last twelve."""
+    energy = rng.gamma(2.0, 1.0, 40 * 24)
+    energy[rng.random(energy.size) < 0.1] = np.nan
+    energy[33 * 24 : 34 * 24] = np.nan
+    index = (28 + np.arange(12, dtype=np.int64)) * 24
+    windows = Windows(ClientSeries("a", 0, HOUR_S, energy), index, 24, "UTC")
+    quantiles = np.sort(rng.gamma(2.0, 1.0, (12, 24, len(levels))), axis=-1) if levels else None
+    return windows, Forecast(rng.gamma(2.0, 1.0, (12, 24)), levels, quantiles)
+
+
+@pytest.mark.parametrize("levels", [(), (0.1, 0.5, 0.9)])
+def test_following_is_observing_day_after_day(levels: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(17)
+    windows, forecast = irregular(rng, levels)
+    past = Windows(windows.series, windows.issue_index[:4] - 96, 24, "UTC")
+    own = scores_of(past, forecast.take(slice(0, 4)), 4)
+    start = Adaptive.start(own, own, SETTINGS, 0.1, 0.05)
+    before = start.mass.copy()
+    found, last = follow(start, windows, forecast)
+    assert (start.mass == before).all()
+    state, made = start, []
+    for k in range(12):
+        day, plain = windows.take(np.array([k])), forecast.take(slice(k, k + 1))
+        made.append(state.calibration().of(day, plain))
+        if k < 11:
+            scores = scores_of(day, plain, 4)
+            block = day.target_clock.second_of_day // (6 * HOUR_S)
+            state = state.observed(made[-1], scores, day.target_kwh(), block)
+    expected = np.concatenate([one.quantiles_kwh for one in made])
+    np.testing.assert_allclose(found.quantiles_kwh, expected, rtol=1e-12)
+    np.testing.assert_allclose(last.mass, state.mass, rtol=1e-12)
+    np.testing.assert_allclose(last.asked, state.asked, rtol=1e-12)
+
+
+def test_readings_to_come_change_nothing() -> None:
+    rng = np.random.default_rng(18)
+    windows, forecast = irregular(rng, (0.1, 0.5, 0.9))
+    past = Windows(windows.series, windows.issue_index[:4] - 96, 24, "UTC")
+    own = scores_of(past, forecast.take(slice(0, 4)), 4)
+    start = Adaptive.start(own, own, SETTINGS, 0.1, 0.05)
+    plain = follow(start, windows, forecast)[0].quantiles_kwh
+    energy = windows.series.energy_kwh.copy()
+    energy[windows.issue_index[6] :] = rng.normal(size=energy.size - windows.issue_index[6]) * 1e6
+    spoilt = Windows(ClientSeries("a", 0, HOUR_S, energy), windows.issue_index, 24, "UTC")
+    found = follow(start, spoilt, forecast)[0].quantiles_kwh
+    assert plain is not None
+    assert found is not None
+    np.testing.assert_array_equal(found[:7], plain[:7])
+    assert (found[7:] != plain[7:]).any()
+
+
+def test_a_new_client_begins_with_the_fleets_errors_as_if_few() -> None:
+    # The fleet has 100 days of 24 errors; they weigh as the `fleet_days`, 5: 120 errors.
+    block = np.zeros((100, 24), dtype=np.int64)
+    fleet = errors_of_zero(np.random.default_rng(19).normal(size=(100, 24)), block)
+    settings = Conformal(fleet_days=5.0, levels=(0.1, 0.5, 0.9))
+    new = Adaptive.start(None, fleet, settings, 0.02)
+    assert new.mass.sum() == pytest.approx(120.0)
+    assert new.mass == pytest.approx(fleet.counts * 0.05)
+    # Where own errors alone count, the fleet's are one day's.
+    assert Adaptive.start(None, fleet, SETTINGS, 0.02).mass.sum() == pytest.approx(24.0)
