@@ -15,7 +15,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_inmetro.data.calendar import LocalClock, local_clock, steps_per_day, steps_per_week
+from fl_inmetro.data.calendar import (
+    LocalClock,
+    local_clock,
+    steps_per_day,
+    steps_per_week,
+    utc_offset_s,
+)
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.errors import DataError, Fault
 from fl_inmetro.units import DAY_S, HOUR_S, iso_utc
@@ -28,19 +34,23 @@ class Past:
     """A client's readings as seen from N issue times; it cannot return a later value.
 
     Every access goes through `at`, which checks each step against the issue time of its row, so a
-    feature with a look-ahead fails when it is written and not when it is deployed.
+    feature with a look-ahead fails when it is written and not when it is deployed. With
+    `visible_from` (N,), steps before it are as if they had never been read.
     """
 
-    __slots__ = ("__energy_kwh", "issue_index", "resolution_s")
+    __slots__ = ("__energy_kwh", "__visible_from", "issue_index", "resolution_s")
 
-    def __init__(self, series: ClientSeries, issue_index: Ints) -> None:
+    def __init__(
+        self, series: ClientSeries, issue_index: Ints, visible_from: Ints | None = None
+    ) -> None:
         last = int(issue_index.max()) if issue_index.size else 0
         self.__energy_kwh = series.energy_kwh[: max(last, 0)]
+        self.__visible_from = visible_from
         self.issue_index = issue_index
         self.resolution_s = series.resolution_s
 
     def at(self, index: Ints) -> Floats:
-        """Return the energy of steps, NaN before the series begins.
+        """Return the energy of steps, NaN before the series begins and before what is visible.
 
         Shapes: index (N, …) → (N, …), kWh; row n belongs to issue n.
 
@@ -62,19 +72,26 @@ class Past:
         # after the last reading.
         size = self.__energy_kwh.size
         inside = (index >= 0) & (index < size)
+        if self.__visible_from is not None:
+            inside &= index >= self.__visible_from.reshape(issue.shape)
         if size == 0:
             return np.full(index.shape, np.nan)
         return np.where(inside, self.__energy_kwh[np.where(inside, index, 0)], np.nan)
 
     def mean_so_far(self) -> Floats:
-        """Return the mean of all readings before each issue time; shape (N,), NaN without any."""
+        """Return the mean of all that is visible before each issue time; (N,), NaN without any."""
         known = np.isfinite(self.__energy_kwh)
         total = np.concatenate([[0.0], np.cumsum(np.where(known, self.__energy_kwh, 0.0))])
         count = np.concatenate([[0], np.cumsum(known)])
         # The array ends at the last issue time; each row reads only up to its own.
         before = np.clip(self.issue_index, 0, known.size)
+        if self.__visible_from is None:
+            sums, counts = total[before], count[before]
+        else:
+            first = np.clip(self.__visible_from, 0, before)
+            sums, counts = total[before] - total[first], count[before] - count[first]
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean: Floats = total[before] / count[before]
+            mean: Floats = sums / counts
         return mean
 
     def steps_so_far(self) -> Ints:
@@ -82,32 +99,44 @@ class Past:
         known = np.flatnonzero(np.isfinite(self.__energy_kwh))
         if not known.size:
             return np.zeros_like(self.issue_index)
+        first = known[:1]
+        if self.__visible_from is not None:
+            place = np.searchsorted(known, self.__visible_from)
+            # Nothing is visible any more: the first reading lies at or behind the issue time.
+            first = np.append(known, np.iinfo(np.int64).max)[place]
         # A later row's first reading is none of an earlier row's.
-        steps: Ints = np.maximum(self.issue_index - known[0], 0)
+        steps: Ints = np.maximum(self.issue_index - first, 0)
         return steps
 
     def lookback(self, steps: int) -> Floats:
         """Return the last `steps` values before each issue time, oldest first; shape (N, steps)."""
         return self.at(self.issue_index[:, None] + np.arange(-steps, 0, dtype=np.int64))
 
-    def same_slot(self, days_back: Ints, horizon: int) -> Floats:
+    def same_slot(self, days_back: Ints, horizon: int, shift: Ints | None = None) -> Floats:
         """Return the same time of day on earlier days.
 
         `days_back = 1` is the latest day on which that time of day is already known: yesterday for
         the first 24 h of the forecast, the same again for the hours after that.
 
-        Shapes: days_back (K,) of values ≥ 1 → (N, H, K), kWh.
+        Shapes: days_back (K,) of values ≥ 1 → (N, H, K), kWh. `shift`, of that shape, moves each
+        place by so many steps (a clock that was changed in between), where it stays in the past.
         """
-        return self._periods_back(days_back, horizon, steps_per_day(self.resolution_s))
+        return self._periods_back(days_back, horizon, steps_per_day(self.resolution_s), shift)
 
-    def same_week_slot(self, weeks_back: Ints, horizon: int) -> Floats:
+    def same_week_slot(self, weeks_back: Ints, horizon: int, shift: Ints | None = None) -> Floats:
         """Return the same time on the same weekday of earlier weeks; as `same_slot` otherwise."""
-        return self._periods_back(weeks_back, horizon, steps_per_week(self.resolution_s))
+        return self._periods_back(weeks_back, horizon, steps_per_week(self.resolution_s), shift)
 
-    def _periods_back(self, back: Ints, horizon: int, period: int) -> Floats:
+    def _periods_back(
+        self, back: Ints, horizon: int, period: int, shift: Ints | None = None
+    ) -> Floats:
         step = np.arange(horizon, dtype=np.int64) % period
         offset = step[:, None] - np.asarray(back, dtype=np.int64)[None, :] * period  # (H, K)
-        return self.at(self.issue_index[:, None, None] + offset[None])
+        place = self.issue_index[:, None, None] + offset[None]
+        if shift is not None:
+            moved = place + shift
+            place = np.where(moved < self.issue_index[:, None, None], moved, place)
+        return self.at(place)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +149,10 @@ class Windows:
         horizon: Steps of a forecast, H.
         timezone: Clock of the calendar features.
         owner: Client of the federation that holds them, where that is not the meter itself.
+        visible_from: Shape (N,), the step from which on each forecast knows the readings; None =
+            from the first.
+        least_days: Days of usable readings that a window needs behind it to be trained on; None =
+            as many as everywhere.
     """
 
     series: ClientSeries
@@ -127,6 +160,8 @@ class Windows:
     horizon: int
     timezone: str = "UTC"
     owner: str | None = None
+    visible_from: Ints | None = None
+    least_days: float | None = None
 
     def __len__(self) -> int:
         return int(self.issue_index.size)
@@ -139,7 +174,7 @@ class Windows:
     @cached_property
     def past(self) -> Past:
         """What is known at each issue time."""
-        return Past(self.series, self.issue_index)
+        return Past(self.series, self.issue_index, self.visible_from)
 
     @property
     def issue_utc_s(self) -> Ints:
@@ -156,13 +191,46 @@ class Windows:
     @cached_property
     def target_clock(self) -> LocalClock:
         """Local calendar of the target steps, arrays of shape (N, H)."""
-        return local_clock(self.target_utc_s, self.timezone)
+        return local_clock(self.target_utc_s, self.zone)
+
+    @property
+    def zone(self) -> str:
+        """The clock that the client lives by."""
+        return self.series.site.timezone or self.timezone
+
+    def same_slot(self, days_back: Ints) -> Floats:
+        """Return the same local time of day on earlier days; (K,) → (N, H, K), kWh.
+
+        As `Past.same_slot`, which counts days of 24 h: where a clock is known that was changed in
+        between, the hour that it showed then is taken.
+        """
+        return self.past.same_slot(days_back, self.horizon, self._shift(days_back, DAY_S))
+
+    def same_week_slot(self, weeks_back: Ints) -> Floats:
+        """Return the same local time on the same weekday of earlier weeks; as `same_slot`."""
+        shift = self._shift(weeks_back, 7 * DAY_S)
+        return self.past.same_week_slot(weeks_back, self.horizon, shift)
+
+    def _shift(self, back: Ints, period_s: int) -> Ints | None:
+        """Return the steps by which a clock differed then, (N, H, K); None without a clock."""
+        if self.series.site.timezone is None:
+            return None
+        now_s = self._within(period_s)
+        then_s = now_s - back * period_s
+        change_s = utc_offset_s(now_s, self.zone) - utc_offset_s(then_s, self.zone)
+        steps: Ints = change_s // self.series.resolution_s
+        return steps
+
+    def _within(self, period_s: int) -> Ints:
+        """Return the targets' instants within the first period, (N, H, 1)."""
+        step = np.arange(self.horizon, dtype=np.int64) * self.series.resolution_s
+        return (self.issue_utc_s[:, None] + step % period_s)[..., None]
 
     def slot_clock(self, days_back: Ints) -> LocalClock:
         """Local calendar of what `Past.same_slot` returns, arrays of shape (N, H, K)."""
         step = np.arange(self.horizon, dtype=np.int64) * self.series.resolution_s
         offset = (step % DAY_S)[:, None] - days_back[None, :] * DAY_S
-        return local_clock(self.issue_utc_s[:, None, None] + offset, self.timezone)
+        return local_clock(self.issue_utc_s[:, None, None] + offset, self.zone)
 
     def day_types(self, clock: LocalClock) -> Ints:
         """Return the day types of local days: 0 = working day, 1 = Saturday, 2 = Sunday.
@@ -183,7 +251,8 @@ class Windows:
 
     def take(self, rows: Ints | NDArray[np.bool_]) -> Windows:
         """Return a part of the windows (indices or mask)."""
-        return replace(self, issue_index=self.issue_index[rows])
+        visible = None if self.visible_from is None else self.visible_from[rows]
+        return replace(self, issue_index=self.issue_index[rows], visible_from=visible)
 
 
 def horizon_steps(horizon_h: float, resolution_s: int) -> int:
