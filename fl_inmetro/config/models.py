@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from fl_inmetro.config.table import Positive, Table
+from fl_inmetro.config.table import Positive, Share, Table
 
 Loss = Literal["mae", "mse", "huber", "quantile", "student-t", "hurdle"]
 Feature = Literal[
@@ -23,6 +23,7 @@ Feature = Literal[
     "slots",
     "dispersion",
     "longer",
+    "lately",
     "month",
     "age",
 ]
@@ -120,10 +121,13 @@ class Mlp(Gradient):
         hidden: Widths of the hidden layers; none = a linear model.
         shortcut: Add a linear map of the features beside the hidden layers.
         features: Feature groups (see `data/features.py`).
+        short_histories: Share of the training windows whose past is hidden but for its last 1 to 28
+            days, so that the model also serves meters that are as young (`docs/coldstart.md`).
     """
 
     hidden: tuple[Positive, ...] = (64, 64)
     shortcut: bool = False
+    short_histories: Share = 0.0
     features: tuple[Feature, ...] = ("lags", "day_profiles", "recent", "calendar")
 
 

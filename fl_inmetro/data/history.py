@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_inmetro.data.calendar import local_clock, steps_per_day
-from fl_inmetro.data.profiles import first_known, mean, quantile
+from fl_inmetro.data.profiles import deviation, first_known, mean, quantile
 from fl_inmetro.data.windows import Windows
-from fl_inmetro.units import DAY_S
+from fl_inmetro.units import DAY_S, HOUR_S
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +33,18 @@ HISTORY_GROUPS: dict[str, tuple[str, ...]] = {
         "sin_peak_hour",
         "cos_peak_hour",
         "missing_24h",
+    ),
+    "lately": (
+        "last_2h",
+        "last_12h",
+        "last_48h",
+        "unusual_1h",
+        "unusual_3h",
+        "unusual_6h",
+        "unusual_24h",
+        "std_24h",
+        *(f"day_q{level}" for level in (10, 50, 90)),
+        *(f"all_q{level:02d}_28d" for level in (2, 10, 50, 90)),
     ),
     "age": ("log_history_days",),
 }
@@ -65,6 +77,8 @@ def history(
         columns += _dispersion(slots)
     if "longer" in groups:
         columns += _longer(windows, scale_kwh, day_type)
+    if "lately" in groups:
+        columns += _lately(windows, scale_kwh)
     if "age" in groups:
         days = windows.past.steps_so_far() * windows.series.resolution_s / DAY_S
         columns.append(_spread(np.log1p(days), windows))
@@ -82,7 +96,7 @@ def _dispersion(slots: Floats) -> list[Floats]:
 
 def _longer(windows: Windows, scale_kwh: Floats, day_type: Floats) -> list[Floats]:
     per_day = steps_per_day(windows.series.resolution_s)
-    weeks = windows.past.same_week_slot(np.arange(1, 9), windows.horizon)
+    weeks = windows.same_week_slot(np.arange(1, 9))
     recent = windows.past.lookback(28 * per_day) / scale_kwh[:, None]
     one = np.ones(len(windows))
     whole = np.maximum(first_known(mean(recent), one), MIN_MEAN)
@@ -92,7 +106,7 @@ def _longer(windows: Windows, scale_kwh: Floats, day_type: Floats) -> list[Float
     place = np.where(known, day, -np.inf).argmax(axis=1)
     peak = np.where(known.any(axis=1), day[np.arange(len(day)), place], 1.0)
     at_utc_s = windows.issue_utc_s - (per_day - place) * windows.series.resolution_s
-    angle = 2 * np.pi * local_clock(at_utc_s, windows.timezone).second_of_day / DAY_S
+    angle = 2 * np.pi * local_clock(at_utc_s, windows.zone).second_of_day / DAY_S
     # Without a reading there is no hour: neither sine nor cosine.
     seen = known.any(axis=1)
     columns = (
@@ -104,6 +118,30 @@ def _longer(windows: Windows, scale_kwh: Floats, day_type: Floats) -> list[Float
     )
     same_weekday = first_known(mean(weeks / scale_kwh[:, None, None]), day_type)
     return [same_weekday, *(_spread(column, windows) for column in columns)]
+
+
+def _lately(windows: Windows, scale_kwh: Floats) -> list[Floats]:
+    """Return the last hours, how unusual they were for their time of day, and what is usual at all.
+
+    Unusual is a reading minus the median of that time of day over the 27 days before.
+    """
+    per_day = steps_per_day(windows.series.resolution_s)
+    per_hour = max(1, HOUR_S // windows.series.resolution_s)
+    month = windows.past.lookback(28 * per_day) / scale_kwh[:, None]
+    by_day = month.reshape(len(windows), 28, per_day)
+    usual = quantile(np.sort(by_day[:, :-1], axis=1).swapaxes(1, 2), 0.5)
+    unusual = by_day[:, -1] - usual
+    day, every = np.sort(by_day[:, -1], axis=1), np.sort(month, axis=1)
+    one, nothing = np.ones(len(windows)), np.zeros(len(windows))
+    columns = [
+        *(first_known(mean(month[:, -hours * per_hour :]), one) for hours in (2, 12, 48)),
+        *(first_known(mean(unusual[:, -hours * per_hour :]), nothing) for hours in (1, 3, 6)),
+        first_known(mean(unusual), nothing),
+        first_known(deviation(by_day[:, -1]), nothing),
+        *(first_known(quantile(day, level), one) for level in (0.1, 0.5, 0.9)),
+        *(first_known(quantile(every, level), one) for level in (0.02, 0.1, 0.5, 0.9)),
+    ]
+    return [_spread(column, windows) for column in columns]
 
 
 def _spread(value: Floats, windows: Windows) -> Floats:

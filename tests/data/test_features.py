@@ -153,6 +153,7 @@ def plain_memory(
     month = mean(list(known(list(range(issue - 28 * per_day, issue))).values()))
     week = mean(list(known(list(range(issue - 7 * per_day, issue))).values()))
     row["ratio_7d_28d"] = or_else(week / max(or_else(month, 1.0), 0.25), 1.0)
+    row |= plain_lately(known, issue, per_day, max(1, 3600 // step_s))
     day = known(list(range(issue - per_day, issue)))
     row["missing_24h"] = 1 - len(day) / per_day
     row |= {"peak_24h": 1.0, "sin_peak_hour": 0.0, "cos_peak_hour": 0.0}
@@ -165,6 +166,28 @@ def plain_memory(
         row["cos_peak_hour"] = math.cos(angle)
     first = next((k for k in range(issue) if k < len(energy) and not math.isnan(energy[k])), issue)
     row["log_history_days"] = math.log(1 + (issue - first) / per_day)
+    return row
+
+
+def plain_lately(known, issue: int, per_day: int, per_hour: int) -> dict[str, float]:
+    def last(steps: int) -> dict[int, float]:
+        return known(list(range(issue - steps, issue)))
+
+    row = {f"last_{h}h": or_else(mean(list(last(h * per_hour).values())), 1.0) for h in (2, 12, 48)}
+    unusual: dict[int, float] = {}
+    for step, value in last(per_day).items():
+        before = known([step - k * per_day for k in range(1, 28)])
+        if before:
+            unusual[step] = value - statistics.median(before.values())
+    for h, steps in ((1, per_hour), (3, 3 * per_hour), (6, 6 * per_hour), (24, per_day)):
+        late = [v for step, v in unusual.items() if step >= issue - steps]
+        row[f"unusual_{h}h"] = or_else(mean(late), 0.0)
+    day, month = list(last(per_day).values()), list(last(28 * per_day).values())
+    row["std_24h"] = float(np.std(day)) if day else 0.0
+    for level in (10, 50, 90):
+        row[f"day_q{level}"] = or_else(quantile(day, level / 100), 1.0)
+    for level in (2, 10, 50, 90):
+        row[f"all_q{level:02d}_28d"] = or_else(quantile(month, level / 100), 1.0)
     return row
 
 

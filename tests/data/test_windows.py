@@ -1,5 +1,7 @@
 """Windows: no look-ahead by construction, no copies, and every slot against a plain loop."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from fl_inmetro.config.schema import USUAL_BASELINES
 from fl_inmetro.data.features import GROUPS, row_features
 from fl_inmetro.data.series import ClientSeries
+from fl_inmetro.data.site import Site
 from fl_inmetro.data.windows import Windows, horizon_steps, windows_at
 from fl_inmetro.errors import DataError
 from fl_inmetro.metrics import Forecast
@@ -250,3 +253,38 @@ def test_baselines_beyond_a_day_repeat_what_is_known():
         np.testing.assert_array_equal(forecast[:24], forecast[24:])
     week = BASELINES["sn168"](part)[0]
     np.testing.assert_array_equal(week, part.series.energy_kwh[8 * 24 : 10 * 24])
+
+
+def test_the_same_local_time_over_a_change_of_the_clock():
+    """London put its clocks forward on 2024-03-31: 12:00 there is 11:00 UTC then, 12:00 before."""
+    start = int(datetime(2024, 3, 25, tzinfo=UTC).timestamp())
+    energy = np.arange(24 * 14, dtype=np.float64)
+    local = ClientSeries("a", start, 3600, energy, Site(timezone="Europe/London"))
+    issue = np.array([24 * 8])  # Tuesday 2 April, 00:00 UTC = 01:00 in London
+    there = Windows(local, issue, 24)
+    plain = Windows(ClientSeries("a", start, 3600, energy), issue, 24)
+    # Step 11 (12:00 in London): yesterday at 11:00 UTC; last Saturday, three days back, at 12:00.
+    assert there.same_slot(np.array([1, 3]))[0, 11].tolist() == [24 * 7 + 11, 24 * 5 + 12]
+    assert plain.same_slot(np.array([1, 3]))[0, 11].tolist() == [24 * 7 + 11, 24 * 5 + 11]
+    assert there.same_week_slot(np.array([1]))[0, 11].tolist() == [24 + 12]
+    assert there.target_clock.second_of_day[0, 11] == 12 * 3600
+    assert plain.target_clock.second_of_day[0, 11] == 11 * 3600
+    # Step 23 on the day of the change: an hour later is not in the past of what is asked for.
+    late = Windows(local, np.array([24 * 7]), 24)
+    assert np.isfinite(late.same_slot(np.arange(1, 8))).all()
+
+
+@given(st.integers(0, 27), st.sampled_from([None, "Europe/London", "America/Sao_Paulo"]))
+def test_a_clock_lets_nothing_of_the_future_in(day, zone):
+    start = int(datetime(2017, 10, 1, tzinfo=UTC).timestamp())
+    energy = np.random.default_rng(day).gamma(2.0, size=24 * 40)
+    issue = np.array([24 * (10 + day)])
+    garbage = energy.copy()
+    garbage[issue[0] :] = 1e9
+    one, other = (
+        Windows(ClientSeries("a", start, 3600, values, Site(timezone=zone)), issue, 36)
+        for values in (energy, garbage)
+    )
+    back = np.arange(1, 9)
+    np.testing.assert_array_equal(one.same_slot(back), other.same_slot(back))
+    np.testing.assert_array_equal(one.same_week_slot(back), other.same_week_slot(back))
