@@ -205,6 +205,8 @@ def _personalised(
         name = worker.client_id
         known = [k for k, source in enumerate(sources) if name in source.validation]
         weights = np.zeros(len(sources))
+        if settings.weights == "even":
+            return weights  # of those that can serve it: see `_blended`
         if known and (parts := worker.windows("validation")):
             target_kwh = np.concatenate([part.target_kwh() for part in parts])
             found = [joined_forecasts(sources[k].validation[name]) for k in known]

@@ -52,6 +52,7 @@ def compared(tmp_path_factory) -> RunRecord:
             "training": ["local", "federated", "personalised", "centralised"],
         },
         ensemble={"members": ["ridge", "mlp"]},
+        personalisation={"components": ["federated", "local", "tuned"], "weights": "validation"},
     )
     path = session.start(config, "compare", tmp_path_factory.mktemp("runs"), ignore, never)
     return RunRecord.open(path)
@@ -159,6 +160,17 @@ def test_the_best_for_everybody_is_personalised(compared):
 
 def test_a_run_makes_what_it_needs(tmp_path):
     config = tiny(model="mlp", training="personalised")
+    record = RunRecord.open(session.start(config, "run", tmp_path, ignore, never))
+    rows = [(r["model"], r["training"]) for r in record.scores() if r["training"] != "baseline"]
+    assert rows == [("mlp", "federated"), ("mlp", "personalised")]
+    kept = Blend.unpacked(*compared_weights(record, "mlp-personalised-blend"))
+    assert kept.components == ("federated", "tuned")
+    assert (kept.weights == 0.5).all()
+
+
+def test_a_run_trains_each_component(tmp_path):
+    settings = {"components": ["federated", "local"]}
+    config = tiny(model="mlp", training="personalised", personalisation=settings)
     record = RunRecord.open(session.start(config, "run", tmp_path, ignore, never))
     rows = [(r["model"], r["training"]) for r in record.scores() if r["training"] != "baseline"]
     assert rows == [("mlp", "local"), ("mlp", "federated"), ("mlp", "personalised")]

@@ -15,21 +15,24 @@ Component = Literal["federated", "local", "tuned"]
 class Personalisation(Table):
     """How `training = "personalised"` fits the federation's model to each client, on the client.
 
-    A client blends the forecasts of its components, with weights that make the error of its own
-    validation windows smallest; nothing of this leaves it.
+    A client blends the forecasts of its components; nothing of this leaves it.
 
     Attributes:
         components: `federated` is the shared model, `local` the one that the client trained alone,
             `tuned` the shared one after some epochs on the client's own windows (gradient models).
         epochs: Passes over the client's windows when tuning.
         eta_l_factor: Learning rate when tuning, as a share of the model's own.
+        weights: `even` takes the components' mean; `validation` the weights that make the error of
+            the client's own validation windows smallest: on these days it is never worse than its
+            best component, `local` included, but two weeks are few to choose by.
         mu: Pull towards the federated model when tuning (Ditto's λ, Li et al. 2021).
-        parts: Weights are multiples of 1 / `parts`; 1 chooses one component.
+        parts: Weights by validation are multiples of 1 / `parts`; 1 chooses one component.
     """
 
-    components: tuple[Component, ...] = ("federated", "local", "tuned")
+    components: tuple[Component, ...] = ("federated", "tuned")
+    weights: Literal["even", "validation"] = "even"
     epochs: Positive = 3
-    eta_l_factor: float = Field(0.3, gt=0)
+    eta_l_factor: float = Field(0.5, gt=0)
     mu: float = Field(0.0, ge=0)
     parts: int = Field(10, ge=1, le=50)
 
