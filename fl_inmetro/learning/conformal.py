@@ -250,9 +250,11 @@ def mixed(own: Scores | None, fleet: Scores, fleet_days: float) -> Floats:
         DataError: FL218, nobody has an error that could be counted.
         ValueError: The client's errors are not among the fleet's.
     """
-    mass = fleet.counts.astype(np.float64)
-    if own is not None and own.n:
-        others = (fleet - own).counts.astype(np.float64)
+    mass: Floats
+    if own is None or not own.n:
+        mass = fleet.counts.astype(np.float64)
+    else:
+        others = (fleet - own).counts
         n = others.sum(axis=-1, keepdims=True)
         # Not more of them than there are.
         weight = np.minimum(fleet_days * fleet.per_day, n) / np.maximum(n, 1.0)

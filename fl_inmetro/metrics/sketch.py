@@ -85,7 +85,7 @@ class Bins:
         seen = index >= 0
         flat = group[seen] * self.size + index[seen]
         counted = np.bincount(flat, minlength=groups * self.size)
-        return counted.astype(np.int64).reshape(groups, self.size)
+        return counted.astype(np.int64, copy=False).reshape(groups, self.size)
 
     @property
     def _log_gamma(self) -> float:
