@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from fl_inmetro.config.attack import Attack
+from fl_inmetro.config.coldstart import ColdStart
 from fl_inmetro.config.conformal import Conformal
 from fl_inmetro.config.data import Cleaning as Cleaning
 from fl_inmetro.config.data import Columns as Columns
@@ -191,6 +192,7 @@ class RunConfig(Table):
     selection: Selection = Selection()
     gate: Gate = Gate()
     attack: Attack = Attack()
+    coldstart: ColdStart = ColdStart()
     diagnostics: Diagnostics = Diagnostics()
     compare: Compare = Compare()
     ensemble: Ensemble = Ensemble()

@@ -13,6 +13,7 @@ from torch import nn
 from fl_inmetro.config import models as settings_of
 from fl_inmetro.data.features import feature_names
 from fl_inmetro.data.history import SLOT_LEVELS
+from fl_inmetro.data.short_history import shortened
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.errors import ConfigError, Fault
 from fl_inmetro.learning.gradient import GradientLearner
@@ -45,7 +46,9 @@ class MlpLearner(GradientLearner):
         self.mlp = settings
 
     def design(self, windows: Windows, *, targets: bool = True) -> Design:
-        """Build the row features."""
+        """Build the row features; to train on, with some pasts hidden where that is chosen."""
+        if targets and self.mlp.short_histories:
+            windows = shortened(windows, self.mlp.short_histories)
         return self.head.seen(row_design(windows, self.mlp.features, targets=targets))
 
     def enrol(self, design: Design) -> Arrays:

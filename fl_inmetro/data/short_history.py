@@ -1,0 +1,201 @@
+"""A client of few readings, or of none: hidden pasts, and the profile that a fleet lends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_inmetro import seeds
+from fl_inmetro.data.calendar import LocalClock, local_clock, steps_per_day
+from fl_inmetro.data.features import MIN_SCALE_DAYS, TRAILING_DAYS, trailing_level
+from fl_inmetro.data.holidays import HOLIDAY, SUNDAY
+from fl_inmetro.data.series import ClientSeries
+from fl_inmetro.data.windows import Windows
+from fl_inmetro.units import DAY_S
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: A hidden past whose scale differs by more than this factor from the settled one is not trained
+#: on: such a window would outweigh many others.
+MAX_SCALE_RATIO = 4.0
+#: Days that a lent past reaches back: the longest memory of the row features, and a day.
+LENT_DAYS = 57
+#: Working day, Saturday, Sunday, holiday.
+DAY_TYPES = 4
+
+
+def last_days(windows: Windows, days: float) -> Windows:
+    """Return the same forecasts, each with only the last `days` days before it to be seen."""
+    steps = round(days * steps_per_day(windows.series.resolution_s))
+    return replace(windows, visible_from=windows.issue_index - steps)
+
+
+def since(windows: Windows, begin_utc_s: int, days: float) -> Windows:
+    """Return the same forecasts of a meter that was installed `days` days before an instant."""
+    series = windows.series
+    begin = (begin_utc_s - series.start_utc_s) // series.resolution_s
+    first = begin - round(days * steps_per_day(series.resolution_s))
+    return replace(windows, visible_from=np.full(len(windows), first, dtype=np.int64))
+
+
+def own_days(windows: Windows, end_utc_s: int, days: float) -> Windows:
+    """Return the windows that a client can train on who has `days` days of readings at an instant.
+
+    All of a window lies within those days, and every forecast has a day of them behind it.
+    """
+    series = windows.series
+    end = (end_utc_s - series.start_utc_s) // series.resolution_s
+    per_day = steps_per_day(series.resolution_s)
+    first = end - round(days * per_day)
+    index = windows.issue_index
+    inside = (index >= first + MIN_SCALE_DAYS * per_day) & (index + windows.horizon <= end)
+    chosen = windows.take(inside)
+    visible_from = np.full(len(chosen), first, dtype=np.int64)
+    return replace(chosen, visible_from=visible_from, least_days=MIN_SCALE_DAYS)
+
+
+def shortened(windows: Windows, share: float) -> Windows:
+    """Hide the older past of a share of the training windows: a model then knows young meters.
+
+    A window's visible days are drawn from 1 to 28 with their logarithm uniform: half of them are
+    below six. Which windows and how many days depends on the client's name alone, so they are the
+    same in every run. Windows that could not be trained on with their whole past are left out; a
+    window whose scale the hiding would change more than `MAX_SCALE_RATIO`-fold keeps its past.
+    """
+    level = trailing_level(windows)
+    windows = windows.take(level.trainable)
+    settled_kwh = level.scale_kwh[level.trainable]
+    rng = seeds.derive(0, "short histories", windows.series.client_id)
+    chosen = rng.random(len(windows)) < share
+    draw = np.floor(np.power(TRAILING_DAYS + 1.0, rng.random(len(windows))))
+    days = np.clip(draw, 1, TRAILING_DAYS).astype(np.int64)
+    visible = windows.issue_index - days * steps_per_day(windows.series.resolution_s)
+    hidden = replace(windows, visible_from=np.where(chosen, visible, 0), least_days=MIN_SCALE_DAYS)
+    with np.errstate(invalid="ignore"):
+        ratio = trailing_level(hidden).scale_kwh / settled_kwh
+        usable = (ratio <= MAX_SCALE_RATIO) & (ratio >= 1 / MAX_SCALE_RATIO)
+    return replace(hidden, visible_from=np.where(chosen & usable, visible, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileSums:
+    """What a client may share of its last four weeks; the sums of several clients add up.
+
+    Attributes:
+        share: Shape (4, S), sum of load / scale by day type and step of the day.
+        count: Shape (4, S), number of readings in it.
+    """
+
+    share: Floats
+    count: Floats
+
+    @classmethod
+    def of(cls, windows: Windows, issue_utc_s: int) -> ProfileSums:
+        """Return the sums of the 28 days before an instant; zeros for a client without a scale."""
+        series = windows.series
+        per_day = steps_per_day(series.resolution_s)
+        index = np.array([(issue_utc_s - series.start_utc_s) // series.resolution_s])
+        at = replace(windows, issue_index=index, visible_from=None)
+        scale_kwh = float(trailing_level(at).scale_kwh[0])
+        zero = np.zeros((DAY_TYPES, per_day))
+        if not np.isfinite(scale_kwh):
+            return cls(zero, zero.copy())
+        steps = TRAILING_DAYS * per_day
+        values = at.past.lookback(steps)[0] / scale_kwh
+        instants = issue_utc_s + np.arange(-steps, 0) * series.resolution_s
+        kind, slot = _places(at, local_clock(instants, at.zone))
+        known = np.isfinite(values)
+        share, count = zero, zero.copy()
+        np.add.at(share, (kind[known], slot[known]), values[known])
+        np.add.at(count, (kind[known], slot[known]), 1.0)
+        return cls(share, count)
+
+    def __add__(self, other: ProfileSums) -> ProfileSums:
+        return ProfileSums(self.share + other.share, self.count + other.count)
+
+
+@dataclass(frozen=True, eq=False)
+class FleetProfile:
+    """How a fleet's load goes by day type and step of the day, and how large a client of it is.
+
+    Attributes:
+        share: Shape (4, S), mean of load / scale; without a gap.
+        scale_kwh: Median of the clients' scales, kWh per step.
+    """
+
+    share: Floats
+    scale_kwh: float
+
+    @classmethod
+    def of(cls, clients: Iterable[Windows], issue_utc_s: int) -> FleetProfile:
+        """Return the profile of clients at an instant, from the 28 days before it.
+
+        A holiday that nobody has seen is as a Sunday, a Saturday or Sunday that nobody has seen as
+        any day, and a step that nobody has seen is at the scale.
+
+        Raises:
+            ValueError: No client has a scale.
+        """
+        total: ProfileSums | None = None
+        scales: list[float] = []
+        for windows in clients:
+            own = ProfileSums.of(windows, issue_utc_s)
+            total = own if total is None else total + own
+            series = windows.series
+            index = np.array([(issue_utc_s - series.start_utc_s) // series.resolution_s])
+            at = replace(windows, issue_index=index, visible_from=None)
+            scales += [float(s) for s in trailing_level(at).scale_kwh if np.isfinite(s)]
+        if total is None or not scales:
+            raise ValueError("no client has a scale")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = total.share / total.count
+            any_day = total.share.sum(axis=0) / total.count.sum(axis=0)
+        any_day = np.where(np.isnan(any_day), 1.0, any_day)
+        share[:HOLIDAY] = np.where(np.isnan(share[:HOLIDAY]), any_day, share[:HOLIDAY])
+        share[HOLIDAY] = np.where(np.isnan(share[HOLIDAY]), share[SUNDAY], share[HOLIDAY])
+        return cls(share, float(np.median(scales)))
+
+    def forecast_kwh(self, windows: Windows, scale_kwh: float) -> Floats:
+        """Return the profile at a client's size; shape (N, H)."""
+        kind, slot = _places(windows, windows.target_clock)
+        result: Floats = self.share[kind, slot] * scale_kwh
+        return result
+
+    def lend(self, windows: Windows, scale_kwh: float) -> Windows:
+        """Return the forecasts with the profile at a client's size as their past.
+
+        Nothing of the client's own readings is in it; a model finds in it what it finds in a past.
+        """
+        series = windows.series
+        per_day = steps_per_day(series.resolution_s)
+        first = int(windows.issue_index.min()) - LENT_DAYS * per_day if len(windows) else 0
+        last = int(windows.issue_index.max()) if len(windows) else 0
+        start_utc_s = series.start_utc_s + first * series.resolution_s
+        instants = start_utc_s + np.arange(last - first) * series.resolution_s
+        kind, slot = _places(windows, local_clock(instants, windows.zone))
+        lent = ClientSeries(
+            series.client_id,
+            start_utc_s,
+            series.resolution_s,
+            self.share[kind, slot] * scale_kwh,
+            series.site,
+        )
+        return replace(
+            windows, series=lent, issue_index=windows.issue_index - first, visible_from=None
+        )
+
+
+def annual_scale_kwh(annual_kwh: float, resolution_s: int) -> float:
+    """Return the mean energy of a step of a client that uses so much in 365 days."""
+    return annual_kwh * resolution_s / (365 * DAY_S)
+
+
+# ------------------------------------------------------------------------------ internals
+def _places(windows: Windows, clock: LocalClock) -> tuple[Ints, Ints]:
+    """Return the day types and the steps of the day of instants."""
+    slot: Ints = clock.second_of_day // windows.series.resolution_s
+    return windows.day_types(clock), slot
