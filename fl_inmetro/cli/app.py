@@ -9,6 +9,7 @@ from fl_inmetro.cli.attack import attack
 from fl_inmetro.cli.coldstart import coldstart
 from fl_inmetro.cli.convergence import convergence
 from fl_inmetro.cli.explain import explain
+from fl_inmetro.cli.export import export
 from fl_inmetro.cli.forecast import forecast, score
 from fl_inmetro.cli.reconcile import reconcile
 from fl_inmetro.cli.report import report_command
@@ -54,6 +55,7 @@ app.command("convergence", help=text("convergence.help"))(convergence)
 app.command("attack", help=text("attack.help"))(attack)
 app.command("coldstart", help=text("coldstart.help"))(coldstart)
 app.command("forecast", help=text("cli.forecast.help"))(forecast)
+app.command("export", help=text("export.help"))(export)
 app.command("score", help=text("cli.score.help"))(score)
 app.command("reconcile", help=text("reconcile.help"))(reconcile)
 app.add_typer(data.app, name="data")

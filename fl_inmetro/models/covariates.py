@@ -29,7 +29,7 @@ class FutureRows(nn.Module):
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the context (N, L) and the standardised rows (N, H, F)."""
-        rows = x[:, self.context :].reshape(len(x), self.horizon, self.features)
+        rows = x[:, self.context :].reshape(x.shape[0], self.horizon, self.features)
         return x[:, : self.context], ((rows - self.x_mean) / self.x_std).clamp(-CLIP, CLIP)
 
 

@@ -47,6 +47,6 @@ class SegRnn(nn.Module):
         segments = torch.relu(self.embedding(x.unflatten(1, (-1, self.segment))))
         past, _ = self.rnn(segments)
         last = past[:, -1].repeat_interleave(self.ahead, dim=0)
-        places = self.positions(x.new_zeros(len(x), self.ahead, self.width))
+        places = self.positions(x.new_zeros(x.shape[0], self.ahead, self.width))
         state, _ = self.rnn(places.reshape(-1, 1, self.width), last.unsqueeze(0).contiguous())
-        return by_step(self.head(state[:, 0]).reshape(len(x), -1), self.outputs)
+        return by_step(self.head(state[:, 0]).reshape(x.shape[0], -1), self.outputs)
