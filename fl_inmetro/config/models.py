@@ -120,6 +120,7 @@ class Mlp(Gradient):
     Attributes:
         hidden: Widths of the hidden layers; none = a linear model.
         shortcut: Add a linear map of the features beside the hidden layers.
+        copies: So many perceptrons, each trained for itself, whose forecasts are averaged.
         features: Feature groups (see `data/features.py`).
         short_histories: Share of the training windows whose past is hidden but for its last 1 to 28
             days, so that the model also serves meters that are as young (`docs/coldstart.md`).
@@ -127,6 +128,7 @@ class Mlp(Gradient):
 
     hidden: tuple[Positive, ...] = (64, 64)
     shortcut: bool = False
+    copies: Positive = 1
     short_histories: Share = 0.0
     features: tuple[Feature, ...] = ("lags", "day_profiles", "recent", "calendar")
 

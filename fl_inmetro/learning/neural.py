@@ -25,7 +25,7 @@ from fl_inmetro.models.design import (
     profile_design,
     row_design,
 )
-from fl_inmetro.models.heads import Head, QuantileHead
+from fl_inmetro.models.heads import Copies, Head, QuantileHead
 from fl_inmetro.models.networks import (
     NLinear,
     PatchTst,
@@ -65,8 +65,16 @@ class MlpLearner(GradientLearner):
         return self._network(len(state["x_mean"]))
 
     def _network(self, features: int) -> RowMlp:
-        guess = row_skip(feature_names(self.mlp.features), self.head)
-        return RowMlp(features, self.mlp.hidden, self.outputs, guess, shortcut=self.mlp.shortcut)
+        one = self.head.inner if isinstance(self.head, Copies) else self.head
+        guess = row_skip(feature_names(self.mlp.features), one)
+        return RowMlp(
+            features,
+            self.mlp.hidden,
+            self.outputs,
+            guess,
+            shortcut=self.mlp.shortcut,
+            copies=self.mlp.copies,
+        )
 
 
 def moments(rows: NDArray[np.float32]) -> Arrays:

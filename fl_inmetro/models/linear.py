@@ -25,6 +25,7 @@ class RowMlp(nn.Module):
     With `shortcut`, a tenth of a linear map of the features is added, which starts at zero: what is
     linear need not be made of ReLUs. (A tenth, because a step of Adam moves all its weights by as
     much as those of the hidden layers, and there they do not add up.)
+    With K `copies` there are K such perceptrons side by side, each with R / K of the outputs.
     """
 
     x_mean: Tensor
@@ -39,23 +40,25 @@ class RowMlp(nn.Module):
         skip: NDArray[np.float32] | None = None,
         *,
         shortcut: bool = False,
+        copies: int = 1,
     ) -> None:
         super().__init__()
         self.outputs = outputs
-        layers: list[nn.Module] = []
-        width = features
-        for size in hidden:
-            layers += [nn.Linear(width, size), nn.ReLU()]
-            width = size
-        self.layers = nn.Sequential(*layers, nn.Linear(width, outputs))
-        self.shortcut = nn.Linear(features, outputs, bias=False) if shortcut else None
+        own = outputs // copies
+        self.layers = _perceptron(features, hidden, own)
+        self.shortcut = nn.Linear(features, own, bias=False) if shortcut else None
+        more = range(copies - 1)
+        self.others = nn.ModuleList(_perceptron(features, hidden, own) for _ in more)
+        bare = more if shortcut else ()
+        self.shortcuts = nn.ModuleList(nn.Linear(features, own, bias=False) for _ in bare)
         # With several outputs the last layer starts at zero, too: the first forecast is the guess.
-        last = (f"layers.{len(layers)}",) if outputs > 1 else ()
-        self.starts_at_zero = ("shortcut", *last)
+        place = 2 * len(hidden)
+        last = (f"layers.{place}", *(f"others.{k}.{place}" for k in more)) if outputs > 1 else ()
+        self.starts_at_zero = ("shortcut", *(f"shortcuts.{k}" for k in bare), *last)
         self.register_buffer("x_mean", torch.zeros(features))
         self.register_buffer("x_std", torch.ones(features))
         # It follows from the settings, so it is no part of the state that travels.
-        guess = None if skip is None else torch.from_numpy(skip)
+        guess = None if skip is None else torch.from_numpy(np.tile(skip, (1, copies)))
         self.register_buffer("skip", guess, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,9 +67,23 @@ class RowMlp(nn.Module):
         result: Tensor = self.layers(standard)
         if self.shortcut is not None:
             result = result + SHORTCUT * self.shortcut(standard)
+        if self.others:
+            parts = [other(standard) for other in self.others]
+            for k, shortcut in enumerate(self.shortcuts):
+                parts[k] = parts[k] + SHORTCUT * shortcut(standard)
+            result = torch.cat([result, *parts], dim=-1)
         if self.skip is not None:
             result = result + x @ self.skip
         return result.squeeze(-1) if self.outputs == 1 else result
+
+
+def _perceptron(features: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    width = features
+    for size in hidden:
+        layers += [nn.Linear(width, size), nn.ReLU()]
+        width = size
+    return nn.Sequential(*layers, nn.Linear(width, outputs))
 
 
 class NLinear(nn.Module):

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fl_inmetro.config.models import Gradient
+from fl_inmetro.config.models import Gradient, Mlp
 from fl_inmetro.models.heads import (
     MIN_FREEDOM,
     MIN_SCALE,
     NO_USE,
+    Copies,
     Head,
     HurdleHead,
     PointHead,
@@ -165,6 +166,25 @@ def test_hurdle_by_hand_and_by_draws():
     draws = (rng.random(400_000) < p) * rng.lognormal(mu, sigma, 400_000)
     assert quantiles[3] == pytest.approx(np.quantile(draws, 0.95), rel=0.01)
     assert head.mean(raw).item() == pytest.approx(draws.mean(), rel=0.01)
+
+
+def test_copies_are_trained_apart_and_averaged():
+    inner = QuantileHead(LEVELS, mean_weight=0.3)
+    head = Copies(inner, 2)
+    raw = torch.randn(5, 4, 8, generator=torch.Generator().manual_seed(2))
+    target = torch.randn(5, 4, generator=torch.Generator().manual_seed(3))
+    one, other = raw[..., :4], raw[..., 4:]
+    expected = (inner.penalty(one, target) + inner.penalty(other, target)) / 2
+    torch.testing.assert_close(head.penalty(raw, target), expected)
+    # A copy's slope does not depend on the other copy.
+    torch.testing.assert_close(head.slope(raw, target)[..., :4], inner.slope(one, target) / 2)
+    torch.testing.assert_close(head.mean(raw), (raw[..., 0] + raw[..., 4]) / 2)
+    quantiles = (inner.quantiles(one) + inner.quantiles(other)) / 2
+    torch.testing.assert_close(head.quantiles(raw), quantiles)
+    points = Copies(PointHead("mae"), 3)
+    assert points.mean(torch.tensor([[[1.0, 2.0, 6.0]]])).tolist() == [[3.0]]
+    assert points.quantiles(raw[..., :3]) is None
+    assert isinstance(head_of(Mlp(copies=2)), Copies)
 
 
 def test_the_settings_name_the_head():

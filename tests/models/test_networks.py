@@ -355,3 +355,18 @@ def test_a_shortcut_starts_at_zero():
     assert not state["layers.2.weight"].any()
     assert state["layers.0.weight"].any()
     assert initial_parameters(RowMlp(3, [4]), 0)["layers.2.weight"].any()
+
+
+def test_copies_stand_side_by_side():
+    network = RowMlp(3, [4], outputs=4, shortcut=True, copies=2)
+    state = initial_parameters(network, 1)
+    assert (state["layers.0.weight"] != state["others.0.0.weight"]).any()
+    assert not state["others.0.2.weight"].any()
+    assert not state["shortcuts.0.weight"].any()
+    for name, parameter in network.named_parameters():
+        parameter.data = torch.from_numpy(state[name]) + 0.1
+    x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    standard = x.clamp(-5, 5)
+    first = network.layers(standard) + 0.1 * network.shortcut(standard)
+    second = network.others[0](standard) + 0.1 * network.shortcuts[0](standard)
+    torch.testing.assert_close(network(x), torch.cat([first, second], dim=-1))
