@@ -204,9 +204,9 @@ class ColdStart:
             if not days:
                 continue
             own = {
-                name: made
+                name: served
                 for name in dict.fromkeys(("ridge", *members_of(self.config)))
-                if (made := self._alone(name, client, windows, days)) is not None
+                if (served := self._alone(name, client, windows, days)) is not None
             }
             young: dict[History, Windows] = {
                 "last": last_days(windows, days),
