@@ -107,6 +107,7 @@ def _table(summary: dict[str, Any], history: str, lang: Language) -> Table:
     # Without a reading there are two ways to know how large a client is: two columns.
     columns = sorted({(row["days"], row["size"]) for row in rows})
     found = {(r["model"], r["training"], r["days"], r["size"]): r for r in rows}
+    most = max(row["clients"] for row in rows)
     names = sorted(
         {(row["model"], row["training"]) for row in rows},
         key=lambda name: (("federated", "local", "baseline").index(name[1]), name[0]),
@@ -124,7 +125,7 @@ def _table(summary: dict[str, Any], history: str, lang: Language) -> Table:
             if row is None or row["nmae"] is None:
                 cells.append(Text("–"))
                 continue
-            few = row["clients"] < summary["clients"]
+            few = row["clients"] < most
             mark = f" ({row['clients']})" if few and training == "local" else ""
             cells.append(Text(number(row["nmae"], 4, lang) + mark))
         table.add_row(model, text(f"coldstart.training.{training}", lang), *cells)
