@@ -51,6 +51,7 @@ format: $(STAMP) ## Bring the code into shape
 bench: $(STAMP) ## Measure the engine beside its peers, scale, import, start of the command (over an hour)
 	$(BIN)/python benchmarks/engine.py $(ENGINE)
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/rules.py
 	$(BIN)/python benchmarks/import_readings.py
 	$(BIN)/python benchmarks/command_start.py

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from torch import nn
 
 from fl_inmetro.calibrated import calibration_key
 from fl_inmetro.config.schema import ENSEMBLE, TRAINED
@@ -19,6 +21,7 @@ from fl_inmetro.learning.adaptive_conformal import follow
 from fl_inmetro.learning.blend import blended
 from fl_inmetro.learning.conformal import FleetCalibration
 from fl_inmetro.learning.followed import FollowedFleet
+from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.update import Arrays, Learner
 from fl_inmetro.metrics import Forecast, joined_forecasts
@@ -67,7 +70,18 @@ class TrainedModel:
         state = self.state_for(client_id)
         if state is None:
             return None
-        return self.learner.forecast(state, self.learner.design(windows, targets=False))
+        design = self.learner.design(windows, targets=False)
+        if self._module is not None and client_id not in self.private:
+            assert isinstance(self.learner, GradientLearner)
+            return self.learner.forecast_with(self._module, design)
+        return self.learner.forecast(state, design)
+
+    @cached_property
+    def _module(self) -> nn.Module | None:
+        """The shared network, made once for all clients."""
+        if self.shared is None or not isinstance(self.learner, GradientLearner):
+            return None
+        return self.learner.loaded(self.shared).eval()
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Forecasts from a run: known and unknown clients, the future, and scoring any file."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 
 from fl_inmetro import session
 from fl_inmetro.config.schema import Simulator
+from fl_inmetro.data.calendar import issue_times_utc_s
 from fl_inmetro.data.forecast_table import write_forecasts
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.simulator import simulate
+from fl_inmetro.data.windows import windows_at
 from fl_inmetro.errors import DataError, RunError
 from fl_inmetro.forecasting import forecast, score_file
 from fl_inmetro.runs.record import RunRecord
@@ -59,6 +62,30 @@ def test_a_model_the_run_does_not_have_is_fl707(record):
     assert fault.code == "FL707"
     assert "ridge (federated)" in fault.where
     assert "--model" in fault.hint
+
+
+def test_a_network_made_once_gives_each_client_the_bits_of_one_made_anew(record, data):
+    trained = trained_model(record, "mlp", "federated")
+    issues = issue_times_utc_s(FIRST, LAST, "00:00", "America/Sao_Paulo")
+    for name, one in data.items():
+        windows = windows_at(one, issues, 24, "America/Sao_Paulo", known=False)
+        design = trained.learner.design(windows, targets=False)
+        anew = trained.learner.forecast(trained.state_for(name), design)
+        np.testing.assert_array_equal(trained.forecast(name, windows).mean_kwh, anew.mean_kwh)
+
+
+def test_a_client_with_parameters_of_its_own_is_served_by_them(record, data):
+    trained = trained_model(record, "mlp", "federated")
+    name, other = list(data)[:2]
+    bias = next(key for key in trained.shared if key.endswith("bias"))
+    own = {bias: trained.shared[bias] + 0.5}
+    moved = replace(trained, private={name: own})
+    issues = issue_times_utc_s(FIRST, LAST, "00:00", "America/Sao_Paulo")
+    for client in (name, other):
+        windows = windows_at(data[client], issues, 24, "America/Sao_Paulo", known=False)
+        before = trained.forecast(client, windows).mean_kwh
+        same = np.array_equal(before, moved.forecast(client, windows).mean_kwh)
+        assert same == (client == other)
 
 
 # ----------------------------------------------------------------------- the run's own window
