@@ -22,6 +22,7 @@ from fl_inmetro.learning.trainer import available_cores, in_order
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.learning.work import LocalWork
 from fl_inmetro.metrics import ErrorSums, Forecast, joined_forecasts
+from fl_inmetro.metrics.protocol import ProtocolSums, Yardstick
 from fl_inmetro.plan import Job
 
 Floats = NDArray[np.float64]
@@ -44,6 +45,7 @@ class Done:
         states: Client to the model that serves it.
         validation: Client to its forecasts of the validation windows.
         test: Client to its forecasts of the test windows.
+        measured: Client to the sums of a protocol's test, where one decides.
     """
 
     sums: dict[str, ErrorSums] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Done:
     states: dict[str, Arrays] = field(default_factory=dict)
     validation: dict[str, Parts] = field(default_factory=dict)
     test: dict[str, Parts] = field(default_factory=dict)
+    measured: dict[str, tuple[Yardstick, ProtocolSums]] = field(default_factory=dict)
 
 
 #: The jobs that are done.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import pyarrow as pa
 from flwr.serverapp import Grid
@@ -23,8 +24,9 @@ from fl_inmetro.federation.cohort_grid import CohortGrid
 from fl_inmetro.federation.grids import Interrupted, LoopGrid
 from fl_inmetro.federation.training import Outcome, train_group
 from fl_inmetro.learning.client import ClientData, ClientWorker, added_up, past_scale
+from fl_inmetro.learning.protocol import score_test
 from fl_inmetro.learning.table import learner as learner_for
-from fl_inmetro.learning.update import Arrays, Floats
+from fl_inmetro.learning.update import Arrays
 from fl_inmetro.metrics import (
     ErrorSums,
     Forecast,
@@ -33,6 +35,7 @@ from fl_inmetro.metrics import (
     share_better,
     share_harmed,
 )
+from fl_inmetro.metrics.protocol import Measured, protocol_scores
 from fl_inmetro.models.baselines import BASELINES as FORECASTS
 from fl_inmetro.plan import Job, Prepared, baselines_of, groups_of, jobs_of, settings_of
 from fl_inmetro.runs.forecasts import save_forecasts
@@ -69,8 +72,11 @@ def execute(
     for name in baselines_of(config, kind):
         started = time.perf_counter()
         sums = _score_baseline(name, prepared.clients, rows)
+        baseline = partial(_baseline, name)
+        measured = {key: score_test(test, baseline) for key, test in prepared.tests.items()}
+        own_scores = _by_protocol(config, measured)
         seconds = time.perf_counter() - started
-        emit(_scored(name, "baseline", sums, {}, n_bytes=0, seconds=seconds))
+        emit(_scored(name, "baseline", sums, {}, n_bytes=0, seconds=seconds, **own_scores))
     done: dict[Job, Done] = {}
     shown: dict[Job, Done] = {}  # as scored: calibrated, where that is asked for
     for job in jobs_of(config, kind):
@@ -89,6 +95,7 @@ def execute(
         cost = {"n_bytes": _bytes_moved(job, own.n_bytes, prepared), "seconds": own.seconds}
         if config.virtual_time.enabled:
             cost["simulated_s"] = own.simulated_s
+        cost |= _by_protocol(config, own.measured)
         alone = shown.get(Job(job.model, "local"))
         emit(_scored(job.model, job.training, own.sums, alone.sums if alone else {}, **cost))
     save_forecasts(rows, recorder.path / FORECAST_FILE, {"fl_inmetro.run": recorder.path.name})
@@ -150,8 +157,26 @@ def _run_job(
         done.simulated_s += outcome.simulated_s
         for place, worker in enumerate(workers):
             private = grid.best_private(place) if isinstance(grid, LoopGrid) else {}
-            _forecast_splits(done, worker, outcome.state | private, job)
+            state = outcome.state | private
+            _forecast_splits(done, worker, state, job)
+            _measure(done, worker, state, job, prepared)
     return done
+
+
+def _measure(done: Done, worker: ClientWorker, state: Arrays, job: Job, prepared: Prepared) -> None:
+    """Score a protocol's test of a client, or of all that the pooled client holds."""
+    learner, tests = worker.learner, prepared.tests
+    names = tests if job.training == "centralised" else {worker.client_id} & tests.keys()
+    for name in names:
+        done.measured[name] = score_test(
+            tests[name],
+            lambda part: learner.forecast(state, learner.design(part, targets=False)),
+        )
+
+
+def _by_protocol(config: RunConfig, measured: Measured) -> dict[str, float]:
+    """Return a protocol's scores; nothing where none decides."""
+    return protocol_scores(config.protocol.name, measured) if config.protocol.enabled else {}
 
 
 def _forecast_splits(done: Done, worker: ClientWorker, state: Arrays, job: Job) -> None:
@@ -244,7 +269,7 @@ def _score_baseline(
     for client_id, client in clients.items():
         parts: list[tuple[str, ErrorSums]] = []
         for windows in client.test:
-            forecast = _as_forecast(FORECASTS[name](windows))
+            forecast = _baseline(name, windows)
             own = ErrorSums.of(forecast, windows.target_kwh(), past_scale(windows))
             parts.append((client_id, own))
             rows.append(_forecast_rows(windows, forecast, labels))
@@ -259,8 +284,9 @@ def _forecast_rows(windows: Windows, forecast: Forecast, labels: Mapping[str, st
     return observed_rows(windows.series.client_id, windows, forecast, {**labels, **holder})
 
 
-def _as_forecast(baseline: Floats | Forecast) -> Forecast:
-    """Return what a baseline gave as a forecast; a plain array is a mean."""
+def _baseline(name: str, windows: Windows) -> Forecast:
+    """Return a baseline's forecast; a plain array is a mean."""
+    baseline = FORECASTS[name](windows)
     return baseline if isinstance(baseline, Forecast) else Forecast(baseline)
 
 

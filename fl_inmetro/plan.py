@@ -7,7 +7,7 @@ single client that holds everything. So a comparison is always like with like.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from fl_inmetro.config.strategy import Gate, Selection, Strategy
 from fl_inmetro.config.virtual_time import VirtualTime
 from fl_inmetro.data.load import load
 from fl_inmetro.data.partition import Partitioned, partition
+from fl_inmetro.data.protocols import ProtocolTest, protocol_fleet
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.skew import skew_of
 from fl_inmetro.data.splits import Splits, resolve, split_fleet
@@ -72,6 +73,7 @@ class Prepared:
         excluded: Meter to the reason it does not.
         meters: The meters whose windows they hold; where nothing is partitioned, the clients.
         partitioned: How the windows were dealt; None where each meter is a client.
+        tests: Client to the windows that a published protocol scores, where one decides.
     """
 
     data: FederatedData
@@ -80,6 +82,7 @@ class Prepared:
     excluded: Mapping[str, str]
     meters: tuple[str, ...]
     partitioned: Partitioned | None = None
+    tests: Mapping[str, ProtocolTest] = field(default_factory=dict)
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -122,6 +125,13 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Load the data and cut the windows; nothing after this reads a user's file."""
     data = load(config.data, config.seed)
+    if config.protocol.enabled:
+        fleet = protocol_fleet(config.protocol, data)
+        held = {
+            name: ClientData(name, (own.train,), (own.validation,), (own.test,))
+            for name, own in fleet.clients.items()
+        }
+        return Prepared(data, fleet.splits, held, fleet.excluded, tuple(held), tests=fleet.tests)
     splits = resolve(config.window, data)
     parts, excluded = split_fleet(data, splits, drop_short=config.data.cleaning.drop_short)
     if config.partition.kind == "natural":
@@ -132,8 +142,8 @@ def prepare(config: RunConfig) -> Prepared:
         return Prepared(data, splits, clients, excluded, tuple(parts))
     dealt = partition(parts, config.partition, config.seed, known=tuple(data))
     clients = {
-        name: ClientData(name, held.train, held.validation, held.test)
-        for name, held in dealt.clients.items()
+        name: ClientData(name, own.train, own.validation, own.test)
+        for name, own in dealt.clients.items()
     }
     return Prepared(data, splits, clients, excluded, tuple(parts), dealt)
 

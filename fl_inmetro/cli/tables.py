@@ -16,6 +16,7 @@ from rich.text import Text
 
 from fl_inmetro.i18n import Language, number, text
 from fl_inmetro.metrics import QUANTILE_SCORES
+from fl_inmetro.metrics.protocol import PROTOCOL_SCORES
 
 #: Columns of a place without a width.
 _UNLIMITED = 10_000
@@ -33,7 +34,9 @@ _OPTIONAL = (
     "harmed",
     "better_than_local",
 )
-_COUNTS = ("clients", "points", "bytes")
+_COUNTS = ("clients", "points", "bytes", "protocol_points", "protocol_missing")
+#: Scores of a published protocol, in its own words.
+_PROTOCOL = tuple(name for names in PROTOCOL_SCORES.values() for name in names)
 _COLUMNS = (
     "nmae",
     "wmape",
@@ -51,7 +54,7 @@ _COLUMNS = (
 )
 
 #: Columns that are there when a row has them.
-_IF_ANY = frozenset({"pinball", "coverage_80", "better_than_local", "harmed"})
+_IF_ANY = frozenset({*_PROTOCOL, "pinball", "coverage_80", "better_than_local", "harmed"})
 
 #: Shares, written in per cent.
 _SHARES = frozenset({"coverage_80", "coverage_80_in_70_90", "better_than_local", "harmed"})
@@ -93,7 +96,7 @@ def score_table(
         "model": [row["model"] + (" *" if _is(row["nmae"], best) else "") for row in rows],
         "training": [text(f"cli.training.{row['training']}", lang) for row in rows],
     }
-    for name in _COLUMNS:
+    for name in (*_PROTOCOL, *_COLUMNS):
         if name not in _IF_ANY or any(row.get(name) is not None for row in rows):
             cells[name] = [_cell(row.get(name), name, lang) for row in rows]
     heads = {name: text(f"cli.table.{name}", lang) for name in cells}

@@ -24,6 +24,7 @@ from fl_inmetro.config.federation import Federation as Federation
 from fl_inmetro.config.models import Models
 from fl_inmetro.config.partition import Partition
 from fl_inmetro.config.personalisation import Ensemble, Personalisation
+from fl_inmetro.config.protocol import Protocol
 from fl_inmetro.config.strategy import Gate, Selection, Strategy
 from fl_inmetro.config.table import Positive, Table
 from fl_inmetro.config.virtual_time import VirtualTime
@@ -185,6 +186,7 @@ class RunConfig(Table):
     training: Training = "federated"
     data: Data = Data()
     window: Window = Window()
+    protocol: Protocol = Protocol()
     partition: Partition = Partition()
     models: Models = Models()
     federation: Federation = Federation()
@@ -220,6 +222,20 @@ class RunConfig(Table):
                     f"`personalised` blends {', '.join(needed)}: add {', '.join(missing)} to "
                     "`[compare] training`, or leave it out of `[personalisation] components`"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _by_a_protocol(self) -> RunConfig:
+        self.protocol.check(
+            {
+                "[window]": self.window != Window(),
+                "[partition]": self.partition != Partition(),
+                "[conformal] enabled": self.conformal.enabled,
+                'the model "ensemble"': self.model == ENSEMBLE or ENSEMBLE in self.compare.models,
+                'training "personalised"': "personalised"
+                in (self.training, *self.compare.training),
+            }
+        )
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The sources of readings: five public sets by name, and three layouts of the user's own files."""
+"""The sources of readings: five public sets by name, and the layouts of the user's own files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fl_inmetro.data.sources import (
     sgsc_households,
 )
 from fl_inmetro.data.sources.archive import NamedSet
+from fl_inmetro.data.sources.buildingsbench import open_buildings
 from fl_inmetro.data.sources.folder import open_folder
 from fl_inmetro.data.sources.long import open_long
 from fl_inmetro.data.sources.wide import open_wide
@@ -36,6 +37,7 @@ LAYOUTS: dict[str, Callable[[str | Path | None, FileFormat], Opened]] = {
     "long": open_long,
     "wide": open_wide,
     "folder": open_folder,
+    "buildingsbench": open_buildings,
 }
 
 SIMULATOR = "simulator"
