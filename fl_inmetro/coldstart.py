@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fl_inmetro import events, seeds
 from fl_inmetro.config.schema import ENSEMBLE, RunConfig
+from fl_inmetro.data.protocols import without_protocol
 from fl_inmetro.data.short_history import (
     FleetProfile,
     annual_scale_kwh,
@@ -107,6 +108,7 @@ class ColdStart:
         prepared: Prepared,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        without_protocol(config.protocol, "`coldstart`")
         check(config, len(prepared.clients))
         self.config, self.prepared = config, prepared
         self._should_stop = should_stop

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from fl_inmetro.data.features import feature_names
+from fl_inmetro.data.protocols import horizon_of
 from fl_inmetro.data.series import ClientSeries
-from fl_inmetro.data.windows import Windows, horizon_steps
+from fl_inmetro.data.windows import Windows
 from fl_inmetro.errors import Fault, RunError
 from fl_inmetro.learning.closed_form import RidgeLearner
 from fl_inmetro.learning.gradient import GradientLearner
@@ -209,7 +210,7 @@ def _features(learner: Learner) -> tuple[str, ...]:
 
 def _horizon(record: RunRecord) -> int:
     resolution_s = int(record.manifest["data"]["resolution_s"])
-    return horizon_steps(record.config.window.horizon_h, resolution_s)
+    return horizon_of(record.config.window, record.config.protocol, resolution_s)
 
 
 def _recipe(

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from fl_inmetro.data.calendar import issue_times_utc_s, steps_per_week
 from fl_inmetro.data.forecast_table import INSTANT, forecast_rows
+from fl_inmetro.data.protocols import horizon_of
 from fl_inmetro.data.series import ClientSeries, FederatedData
-from fl_inmetro.data.windows import horizon_steps, windows_at
+from fl_inmetro.data.windows import windows_at
 from fl_inmetro.errors import DataError, Fault, RunError
 from fl_inmetro.metrics import ErrorSums, Forecast, level_of_column, naive_scale, score_fleet
 from fl_inmetro.runs.record import RunRecord
@@ -74,7 +75,7 @@ def forecast(
     # As the run resolved them: a reference window has a clock of its own.
     window = record.manifest["window"]
     issues = issue_times_utc_s(first, last, window["issue_time"], window["timezone"])
-    horizon = horizon_steps(record.config.window.horizon_h, data.resolution_s)
+    horizon = horizon_of(record.config.window, record.config.protocol, data.resolution_s)
     tables: list[pa.Table] = []
     skipped: dict[str, str] = {}
     incomplete: dict[str, int] = {}

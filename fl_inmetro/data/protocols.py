@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_inmetro.config.protocol import Protocol
+from fl_inmetro.config.schema import Window
 from fl_inmetro.data.calendar import local_clock, steps_per_day
 from fl_inmetro.data.features import MIN_TRAIN_DAYS
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.splits import ClientSplits, Splits
-from fl_inmetro.data.windows import Windows
+from fl_inmetro.data.windows import Windows, horizon_steps
 from fl_inmetro.errors import DataError, Fault
 from fl_inmetro.units import HOUR_S
 
@@ -172,6 +173,27 @@ def protocol_fleet(protocol: Protocol, data: FederatedData) -> ProtocolFleet:
             "shorten `[protocol] horizon` or `look-back`, or use more data",
         )
     return ProtocolFleet(_splits(protocol, data, clients), clients, tests, excluded)
+
+
+def horizon_of(window: Window, protocol: Protocol, resolution_s: int) -> int:
+    """Return the steps of a run's forecasts, whichever of the two decides.
+
+    Raises:
+        DataError: FL207, the horizon is no whole number of steps.
+    """
+    if protocol.enabled:
+        return protocol.horizon_steps
+    return horizon_steps(window.horizon_h, resolution_s)
+
+
+def without_protocol(protocol: Protocol, what: str) -> None:
+    """Refuse what cuts by `[window]` alone.
+
+    Raises:
+        DataError: FL220, a protocol decides.
+    """
+    if protocol.enabled:
+        raise _refused(protocol, f"{what} cuts by `[window]`", "use a run without `[protocol]`")
 
 
 # ------------------------------------------------------------------------------ internals

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fl_inmetro.data.forecast_table import INSTANT
 from fl_inmetro.data.load import load
+from fl_inmetro.data.protocols import without_protocol
 from fl_inmetro.data.splits import resolve
 from fl_inmetro.errors import Fault, RunError
 from fl_inmetro.forecasting import read_forecasts
@@ -200,6 +201,7 @@ def _from_readings(
             "\n".join(changed[:5]),
             "restore them, or give the forecasts of the nodes with --base",
         )
+    without_protocol(config.protocol, "`reconcile`")
     splits = resolve(config.window, data)
     own = node_series(tree, data)
     issues = np.unique(points.issue_utc_s)

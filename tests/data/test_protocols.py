@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fl_inmetro.config.protocol import Protocol
-from fl_inmetro.data.protocols import cut, protocol_fleet
+from fl_inmetro.config.schema import Window
+from fl_inmetro.data.protocols import cut, horizon_of, protocol_fleet, without_protocol
 from fl_inmetro.data.series import ClientSeries, FederatedData, Manifest
 from fl_inmetro.errors import DataError
 
@@ -131,3 +132,11 @@ def test_gift_eval_takes_series_of_different_lengths_that_end_together():
     made = protocol_fleet(Protocol(name="gift-eval"), fleet(1_500, 1_400, ends=True))
     # ⌈0.1 · 1,400 / 48⌉ = 3 windows for both.
     assert [len(test.windows) for test in made.tests.values()] == [3, 3]
+
+
+def test_a_protocol_decides_the_horizon_of_a_run():
+    assert horizon_of(Window(horizon_h=12), Protocol(), 1800) == 24
+    assert horizon_of(Window(), Protocol(name="ltsf"), HOUR) == 96
+    without_protocol(Protocol(), "this")
+    with pytest.raises(DataError, match="FL220"):
+        without_protocol(Protocol(name="ltsf"), "this")
