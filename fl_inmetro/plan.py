@@ -203,7 +203,8 @@ def settings_of(job: Job, config: RunConfig) -> RunConfig:
             "over_selection": 1.0,
             "deadline_s": None,
             "local_steps": 0,
-            "num_server_rounds": settings.rounds_alone or settings.num_server_rounds,
+            "num_server_rounds": settings.epochs_alone or settings.num_server_rounds,
+            "local_epochs": 1 if settings.epochs_alone else settings.local_epochs,
         }
     )
     here = VirtualTime()  # nothing is sent anywhere

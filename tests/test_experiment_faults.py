@@ -84,7 +84,9 @@ def test_the_best_round_is_what_is_kept_scored_and_written(
     assert row["nmae"] == pytest.approx(score_fleet(sums)["nmae"], rel=1e-12)
     table = record.forecasts(model="mlp", training="federated")
     assert table is not None
-    expected = np.concatenate([f.mean_kwh.ravel() for w in workers for _, f in w.test_forecasts(state)])
+    expected = np.concatenate(
+        [f.mean_kwh.ravel() for w in workers for _, f in w.test_forecasts(state)]
+    )
     written = table["mean"].to_numpy()
     np.testing.assert_array_equal(np.sort(written), np.sort(expected[np.isfinite(expected)]))
 

@@ -49,10 +49,10 @@ def forecast(
     _ordered(first, last)
     _parquet(output)
     from fl_inmetro import forecasting
-    from fl_inmetro.trained import trained_model
     from fl_inmetro.runs.forecasts import save_forecasts
     from fl_inmetro.runs.record import RunRecord
     from fl_inmetro.runs.shelf import find_run
+    from fl_inmetro.trained import trained_model
 
     chosen = language(lang)
     record = RunRecord.open(find_run(runs, run))

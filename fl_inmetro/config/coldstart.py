@@ -32,3 +32,7 @@ class ColdStart(Table):
         if not value or list(value) != sorted(set(value)):
             raise ValueError("lengths of history are different and ascending, such as [0, 3, 7]")
         return value
+
+    def __hash__(self) -> int:
+        """Hash, as all tables can be: a whole configuration is the key of caches."""
+        return hash((self.folds, self.days, frozenset(self.annual_kwh.items())))

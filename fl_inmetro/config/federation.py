@@ -21,8 +21,8 @@ class Federation(Table):
         local_epochs: Passes over a client's own windows per round.
         local_steps: At most so many steps of them; 0 = all. 1 is FedSGD: each client sends the
             gradient of one batch, and nobody drifts.
-        rounds_alone: Rounds of local-only and of centralised training, of whole epochs; None =
-            `num_server_rounds`.
+        epochs_alone: Epochs of local-only and of centralised training, one a round; None =
+            `num_server_rounds` rounds of `local_epochs`.
         min_clients: A round needs at least so many accepted replies.
         over_selection: So many times the wanted number of clients is asked; the round closes with
             the wanted number of accepted replies (1.3 in Bonawitz et al. 2019, section 9).
@@ -40,7 +40,7 @@ class Federation(Table):
     fraction_fit: float = Field(1.0, gt=0, le=1)
     local_epochs: Positive = 1
     local_steps: int = Field(0, ge=0)
-    rounds_alone: Positive | None = None
+    epochs_alone: Positive | None = None
     min_clients: Positive = 1
     over_selection: float = Field(1.0, ge=1, allow_inf_nan=False)
     deadline_s: float | None = Field(None, gt=0, allow_inf_nan=False)

@@ -59,7 +59,8 @@ Baseline = Literal[
     "slot_quantiles",
 ]
 Ensembled = Literal["ensemble"]
-Model = Baseline | Learner | Ensembled
+Trained = Literal[Learner, Ensembled]
+Model = Literal[Baseline, Trained]
 
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 #: Those that are scored beside a model where nobody chose.
@@ -182,7 +183,7 @@ class RunConfig(Table):
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,40}$")
     seed: int = Field(0, ge=0)
     engine: Literal["cohort", "loop", "flower"] = "cohort"
-    model: Learner | Ensembled = "mlp"
+    model: Trained = "mlp"
     training: Training = "federated"
     data: Data = Data()
     window: Window = Window()

@@ -113,7 +113,9 @@ def test_every_round_ends_in_the_same_weights_and_the_last_in_the_same_forecasts
     for worker, load in zip(workers, loads, strict=True):
         ((windows, forecast),) = worker.test_forecasts(seen[-1].state)
         rows = nano.test_windows(load)
-        np.testing.assert_allclose(forecast.mean_kwh, nano.forecast_kwh(models[-1], rows), rtol=1e-5)
+        np.testing.assert_allclose(
+            forecast.mean_kwh, nano.forecast_kwh(models[-1], rows), rtol=1e-5
+        )
         np.testing.assert_array_equal(windows.target_kwh(), rows.target_kwh)
         np.testing.assert_array_equal(seasonal_naive_24h(windows), rows.yesterday_kwh)
 

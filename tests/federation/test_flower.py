@@ -335,7 +335,7 @@ def test_bytes_of_a_round_by_hand(engine):
     (finished,) = [e for e in seen if isinstance(e, events.RoundFinished)]
     assert roster.n_bytes == 0  # NLinear sends nothing at enrolment
     assert finished.bytes_down == 2 * 2400 + 4 * 2400  # to train, to evaluate
-    assert finished.bytes_up == 2 * 2400 + 4 * 9 * 8  # deltas; nine sums of 8 bytes
+    assert finished.bytes_up == 2 * 2400 + 4 * 15 * 8  # deltas; fifteen sums of 8 bytes
     assert progress.n_bytes == finished.bytes_down + finished.bytes_up
     replies = [e for e in seen if isinstance(e, events.ClientReplied)]
     assert {(e.bytes_down, e.bytes_up) for e in replies} == {(2400, 2400)}

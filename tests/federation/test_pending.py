@@ -306,6 +306,7 @@ def near(one: dict[str, Any], other: dict[str, Any]) -> None:
 @pytest.mark.parametrize("grid", ["loop", "messages to the cohort"])
 def test_a_flower_strategy_of_ones_own_leaves_nothing_of_a_refused_reply_either(grid):
     """The private head of c1 after a second round that refused it is that of the first."""
+
     def heads(rounds: int, when: dict[tuple[int, int], tuple[str, ...]]) -> Arrays:
         made = GRIDS[grid](Trouble(when))
         roster, state = enrol(made, MADE, 0, 60)

@@ -136,7 +136,9 @@ def test_one_step_is_the_clipped_gradients_of_autograd(model, clip):
 @pytest.mark.parametrize("model", SIZES)
 def test_the_cohort_draws_the_loops_noise(model, batch_size):
     """Unequal clients, several epochs, noise and clip and a proximal term at once."""
-    made = learner(model, optimizer="adam", eta_l=1e-3, batch_size=batch_size, loss="huber")
+    made = learner(
+        model, optimizer="adam", eta_l=1e-3, batch_size=batch_size, loss="huber", private=[]
+    )
     state = state_of(made)
     designs = [worker.train_design for worker in workers(made)]
     work = LocalWork(2, mu=0.1, dp=DpSgd(0.1, 0.8))

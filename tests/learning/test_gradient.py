@@ -138,10 +138,8 @@ def penalty(loss: str, error: torch.Tensor) -> torch.Tensor:
 def plain_gradient(learner, state: Arrays, design: Design, loss: str) -> Arrays:
     """∂/∂w of the mean loss over all known points, as one graph over functional calls."""
     module = learner.module(state)
-    leaves = {
-        name: torch.tensor(state[name], requires_grad=name not in ("x_mean", "x_std"))
-        for name in state
-    }
+    trained = {name for name, _ in module.named_parameters()}
+    leaves = {name: torch.tensor(state[name], requires_grad=name in trained) for name in state}
     output = torch.func.functional_call(module, leaves, (torch.from_numpy(design.x),))
     known = torch.from_numpy(design.known) > 0
     error = (output - torch.from_numpy(design.residual))[known]

@@ -88,7 +88,7 @@ def part_of(one: Design, windows: np.ndarray) -> Design:
 @pytest.mark.parametrize("loss", ["mae", "mse", "huber"])
 @pytest.mark.parametrize("model", SIZES)
 def test_it_is_autograd_on_all_windows(engine, model, loss):
-    made = learner(model, loss=loss, batch_size=8)
+    made = learner(model, loss=loss, batch_size=8, private=[])
     state = state_of(made)
     found = ask(engine, made, workers(made), state, LOOK)
     for worker in workers(made):
