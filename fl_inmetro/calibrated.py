@@ -67,7 +67,8 @@ def calibrate(
             (windows.scored_as, scored(windows, forecast))
             for windows, forecast in zip(client.test, made, strict=True)
         )
-    moved = 2 * len(asked) * counts_bytes if job.training == "federated" else 0
+    shared = job.training in ("federated", "personalised")
+    moved = 2 * len(asked) * counts_bytes if shared else 0
     return replace(done, test=test, sums=sums, n_bytes=done.n_bytes + moved), fleet
 
 
