@@ -162,18 +162,18 @@ def test_a_run_makes_what_it_needs(tmp_path):
     config = tiny(model="mlp", training="personalised")
     record = RunRecord.open(session.start(config, "run", tmp_path, ignore, never))
     rows = [(r["model"], r["training"]) for r in record.scores() if r["training"] != "baseline"]
-    assert rows == [("mlp", "federated"), ("mlp", "personalised")]
+    assert rows == [("mlp", "local"), ("mlp", "federated"), ("mlp", "personalised")]
     kept = Blend.unpacked(*compared_weights(record, "mlp-personalised-blend"))
-    assert kept.components == ("federated", "tuned")
-    assert (kept.weights == 0.5).all()
+    assert kept.components == ("federated", "local", "tuned")
+    np.testing.assert_allclose(kept.weights, 1 / 3)
 
 
 def test_a_run_trains_each_component(tmp_path):
     settings = {"components": ["federated", "local"]}
-    config = tiny(model="mlp", training="personalised", personalisation=settings)
+    config = tiny(model="ridge", training="personalised", personalisation=settings)
     record = RunRecord.open(session.start(config, "run", tmp_path, ignore, never))
     rows = [(r["model"], r["training"]) for r in record.scores() if r["training"] != "baseline"]
-    assert rows == [("mlp", "local"), ("mlp", "federated"), ("mlp", "personalised")]
+    assert rows == [("ridge", "local"), ("ridge", "federated"), ("ridge", "personalised")]
     (own,) = [r for r in record.scores() if r["training"] == "personalised"]
     assert {"better_than_local", "harmed"} <= own.keys()
 

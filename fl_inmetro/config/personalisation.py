@@ -29,7 +29,7 @@ class Personalisation(Table):
         parts: Weights by validation are multiples of 1 / `parts`; 1 chooses one component.
     """
 
-    components: tuple[Component, ...] = ("federated", "tuned")
+    components: tuple[Component, ...] = ("federated", "local", "tuned")
     weights: Literal["even", "validation"] = "even"
     epochs: Positive = 3
     eta_l_factor: float = Field(0.5, gt=0)
