@@ -19,7 +19,9 @@ def explain(
     if page is None:
         import difflib
 
-        near = difflib.get_close_matches(code.upper(), pages, n=3)
+        asked = code.upper()
+        begins = sorted(name for name in pages if len(asked) > 2 and name.startswith(asked))
+        near = begins[:5] or difflib.get_close_matches(asked, pages, n=3)
         known = ", ".join(near or sorted(pages))
         typer.echo(text("cli.explain.unknown", chosen, code=code, known=known), err=True)
         raise typer.Exit(2)

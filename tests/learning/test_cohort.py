@@ -97,8 +97,8 @@ def test_the_cohort_is_the_loop(case):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_cohort_is_the_loop_with_other_heads(optimizer, loss):
     """A network of several numbers per step: four for three quantiles and a mean."""
-    # Adam makes a whole step of a gradient that is zero but for rounding; the shortcut, which starts
-    # at zero, has such gradients where a feature is the same in a whole batch.
+    # Adam makes a whole step of a gradient that is zero but for rounding; the shortcut, which
+    # starts at zero, has such gradients where a feature is the same in a whole batch.
     settings = {**OPTIMIZERS[optimizer], "loss": loss, "batch_size": 7}
     settings |= {"shortcut": optimizer == "sgd", "copies": 2 if loss == "quantile" else 1}
     tables = {
