@@ -133,7 +133,8 @@ def derive(
         sources = [done[Job(name, job.training)] for name in names]
         moved = sum(source.n_bytes for source in sources)
         even = np.full(len(names), 1 / len(names))
-        return _blended(names, sources, workers, lambda worker: even, moved)
+        simulated_s = sum(source.simulated_s for source in sources)
+        return _blended(names, sources, workers, lambda worker: even, moved, simulated_s)
     return _personalised(job, config, workers, done, should_stop)
 
 
@@ -155,6 +156,7 @@ def _blended(
     workers: Sequence[ClientWorker],
     weights_of: Callable[[ClientWorker], Floats],
     n_bytes: int,
+    simulated_s: float,
     tuned: Mapping[str, Arrays] | None = None,
 ) -> tuple[Done, Blend]:
     result, clients, rows = Done(), [], []
@@ -178,6 +180,7 @@ def _blended(
         clients.append(name)
         rows.append(weights)
     result.n_bytes = n_bytes
+    result.simulated_s = simulated_s
     result.seconds = sum(source.seconds for source in sources)
     weights = np.stack(rows) if rows else np.zeros((0, len(names)))
     return result, Blend(names, tuple(clients), weights, tuned or {})
@@ -216,7 +219,8 @@ def _personalised(
             weights[known] = best_weights(found, target_kwh, settings.parts)
         return weights
 
-    return _blended(tuple(names), sources, workers, weights_of, shared.n_bytes, tuned.states)
+    cost = (shared.n_bytes, shared.simulated_s)
+    return _blended(tuple(names), sources, workers, weights_of, *cost, tuned.states)
 
 
 def _tuned(

@@ -203,6 +203,7 @@ def settings_of(job: Job, config: RunConfig) -> RunConfig:
             "over_selection": 1.0,
             "deadline_s": None,
             "local_steps": 0,
+            "patience": None,
             "num_server_rounds": settings.epochs_alone or settings.num_server_rounds,
             "local_epochs": 1 if settings.epochs_alone else settings.local_epochs,
         }

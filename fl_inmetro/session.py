@@ -10,10 +10,12 @@ from flwr.serverapp import Grid
 
 from fl_inmetro import events
 from fl_inmetro.config import RunConfig, config_hash
+from fl_inmetro.config.schema import ENSEMBLE
 from fl_inmetro.errors import ConfigError, Fault, FlInmetroError, RunError
 from fl_inmetro.experiment import execute
 from fl_inmetro.federation import flower_compat
 from fl_inmetro.federation.grids import Interrupted
+from fl_inmetro.learning.conformal import nothing_to_calibrate_by
 from fl_inmetro.plan import Prepared, prepare
 from fl_inmetro.runs.layout import Kind
 from fl_inmetro.runs.record import RunRecord
@@ -148,6 +150,10 @@ def _carry_out(
                 emit(events.Note("warning", f"{cut} no readings and are not scored"))
             if not prepared.splits.validation.size:
                 emit(events.Note("warning", _NO_VALIDATION))
+        if config.conformal.enabled and not prepared.splits.validation.size:
+            fault = nothing_to_calibrate_by()
+            finish("failed", fault.brief())
+            raise fault
         try:
             execute(
                 config,
@@ -207,6 +213,8 @@ def _check_engine(config: RunConfig, grid: Grid | None) -> None:
 
 
 def _check_private(config: RunConfig) -> None:
+    if config.model == ENSEMBLE:
+        raise _only_here("an ensemble is made of several federations")
     if getattr(getattr(config.models, config.model), "private", ()):
         raise _only_here("what clients keep to themselves ends with Flower's simulation")
 

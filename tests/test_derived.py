@@ -12,7 +12,7 @@ from fl_inmetro import session
 from fl_inmetro.config import RunConfig, check
 from fl_inmetro.data.load import load
 from fl_inmetro.derived import Blend
-from fl_inmetro.errors import ConfigError
+from fl_inmetro.errors import ConfigError, DataError
 from fl_inmetro.forecasting import forecast
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.trained import BlendedModel, trained_model
@@ -212,3 +212,26 @@ def test_an_interrupted_comparison_ends_in_the_same_rows(compared, tmp_path):
 def test_what_cannot_be_made_is_refused(tables, word):
     with pytest.raises(ConfigError, match=word):
         tiny(**tables)
+
+
+@pytest.mark.parametrize(
+    "strategy", [{"average": 0.9}, {"eta_schedule": "cosine"}, {"bias_correction": True}]
+)
+def test_a_strategy_of_ones_own_makes_the_model_itself(strategy):
+    with pytest.raises(ConfigError, match="of your own"):
+        tiny(strategy={"name": "flwr.serverapp.strategy:FedAvg", **strategy})
+
+
+def test_an_ensemble_does_not_run_on_flowers_engine(tmp_path):
+    config = tiny(model="ensemble", ensemble={"members": ["mlp", "ridge"]}, engine="flower")
+    with pytest.raises(ConfigError, match="FL306"):
+        session.start_on_flower(config, "run", tmp_path, print)
+
+
+def test_calibration_without_validation_days_ends_before_it_begins(tmp_path):
+    window = {"test_days": 7, "validation_days": 1, "horizon_h": 48}
+    config = tiny(conformal={"enabled": True}, window=window)
+    with pytest.raises(DataError, match="FL218"):
+        session.start(config, "run", tmp_path, ignore, never)
+    (path,) = [p for p in tmp_path.iterdir() if p.is_dir()]
+    assert RunRecord.open(path).status == "failed"

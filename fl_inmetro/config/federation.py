@@ -50,6 +50,12 @@ class Federation(Table):
     patience: Positive | None = None
     keep: Literal["best", "last"] = "best"
 
+    @model_validator(mode="after")
+    def _patience_needs_a_best(self) -> Self:
+        if self.patience is not None and self.keep == "last":
+            raise ValueError('`patience` waits for a better round, and `keep = "last"` knows none')
+        return self
+
     @property
     def by_the_clock(self) -> bool:
         """Whether a round may close before everybody who was asked has answered."""

@@ -52,7 +52,9 @@ class Ridge(Table):
     """
 
     alpha: float = Field(1e-4, ge=0)
-    features: tuple[Feature, ...] = ("lags", "day_profiles", "recent", "calendar")
+    features: tuple[Feature, ...] = Field(
+        ("lags", "day_profiles", "recent", "calendar"), min_length=1
+    )
 
 
 class Gradient(Table):
@@ -130,7 +132,9 @@ class Mlp(Gradient):
     shortcut: bool = False
     copies: Positive = 1
     short_histories: Share = 0.0
-    features: tuple[Feature, ...] = ("lags", "day_profiles", "recent", "calendar")
+    features: tuple[Feature, ...] = Field(
+        ("lags", "day_profiles", "recent", "calendar"), min_length=1
+    )
 
 
 class WindowMlp(Context):
@@ -239,7 +243,9 @@ class Covariates(Context):
         features: Feature groups (see `data/features.py`).
     """
 
-    features: tuple[Feature, ...] = ("lags", "day_profiles", "recent", "calendar")
+    features: tuple[Feature, ...] = Field(
+        ("lags", "day_profiles", "recent", "calendar"), min_length=1
+    )
 
 
 class Tide(Covariates):

@@ -141,6 +141,20 @@ class Strategy(Table):
         return value
 
     @model_validator(mode="after")
+    def _ours_only(self) -> Self:
+        given = {
+            "average": self.average > 0,
+            "eta-schedule": self.eta_schedule != "constant",
+            "bias-correction": self.bias_correction,
+        }
+        if self.is_foreign and any(given.values()):
+            named = ", ".join(f"`{key}`" for key, is_set in given.items() if is_set)
+            raise ValueError(
+                f"a strategy of your own makes the model itself: {named} is not for it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _arguments_are_of_a_class(self) -> Self:
         if self.arguments and not self.is_foreign:
             raise ValueError("`arguments` are for a strategy of your own (`package.module:Class`)")

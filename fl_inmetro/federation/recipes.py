@@ -150,6 +150,7 @@ _USED_BY: dict[str, frozenset[str]] = {
     "beta_1": frozenset({"momentum", "adagrad", "adam", "yogi"}),
     "beta_2": frozenset({"adam", "yogi"}),
     "tau": frozenset({"adagrad", "adam", "yogi"}),
+    "bias_correction": frozenset({"adam"}),
     "alpha": frozenset({"feddyn"}),
     "q": frozenset({"qfedavg"}),
     "byzantine": frozenset({"trimmed-mean", "krum", "multi-krum", "bulyan"}),

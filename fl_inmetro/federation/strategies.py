@@ -129,7 +129,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             FederationError: FL302, fewer good replies than the quorum.
         """
         received = self._received(server_round, replies)
-        if fault := self._quorum.fault(server_round, received.good, len(self._roster.nodes)):
+        if fault := self._quorum.fault(server_round, received.good, self._wanted):
             raise FederationError(fault)
         state, loss = self._merged(server_round, self._state, received)
         return messages.pack(state), MetricRecord({"loss": loss})

@@ -140,9 +140,12 @@ def train_group(
             meta |= {_CLIENTS: json.dumps(nodes_here.client_ids)}
         shelf.save_state(key, arrays, meta)
 
-    if learner.closed_form and config.strategy.name != "fedavg":
+    own = config.strategy
+    idle = [n for n in (own.name, own.rule, own.server_optimizer) if n not in (None, "fedavg")]
+    if learner.closed_form and (idle or own.average):
+        named = ", ".join(f"`{name}`" for name in idle) or "`average`"
         text = (
-            f"`{config.strategy.name}` has no part in {learner.name}: its sums are added once, and "
+            f"{named} has no part in {learner.name}: its sums are added once, and "
             "the gate looks at their form and at values that are not finite only"
         )
         emit(events.Note("warning", text))

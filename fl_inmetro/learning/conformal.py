@@ -7,7 +7,8 @@ quantile of its forecasts must be moved by. Nothing is assumed of the model.
 - A forecast with quantiles: every level is moved by the conformal quantile of y − q_τ at τ (Romano,
   Patterson & Candès 2019, "Conformalized quantile regression", with a score for each side, their
   theorem 2; here for each level). Moved quantiles that cross are sorted, which makes no pinball sum
-  larger (Chernozhukov, Fernández-Val & Galichon 2010).
+  larger (Chernozhukov, Fernández-Val & Galichon 2010). Its own median stays where it is, and no
+  other level is moved across it: what is promised below holds for levels that need not cross it.
 - A forecast of the mean alone: its quantiles are the mean plus the conformal quantiles of y − ŷ
   (split conformal prediction, Lei et al. 2018).
 - By block of hours of the local day, as groups of their own (Mondrian; Vovk et al. 2005, ch. 4).

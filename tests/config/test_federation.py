@@ -87,3 +87,8 @@ def test_a_federation_of_one_waits_for_nobody():
     alone = settings_of(Job("mlp", "local"), config).federation
     assert (alone.quorum, alone.over_selection, alone.deadline_s) == (None, 1.0, None)
     assert settings_of(Job("mlp", "federated"), config).federation == config.federation
+
+
+def test_patience_and_keeping_the_last_do_not_go_together():
+    with pytest.raises(ValueError, match="patience"):
+        Federation(patience=3, keep="last")

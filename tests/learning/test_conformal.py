@@ -313,3 +313,15 @@ def test_what_does_not_go_together_is_refused() -> None:
     quantiles = Forecast(np.ones((1, 1)), (0.5,), np.ones((1, 1, 1)))
     with pytest.raises(ValueError, match="calibrated for"):
         calibration.apply(quantiles, np.ones(1), flat(1, 1), np.zeros(1))
+
+
+def test_a_learned_median_stays_and_nothing_crosses_it():
+    """A model that is low by 2: the lower end stops at the median, the upper one moves."""
+    median = np.zeros((1, 1))
+    quantiles = np.array([[[-1.0, 0.0, 1.0]]])
+    forecast = Forecast(median, (0.1, 0.5, 0.9), quantiles)
+    made = Calibration((0.1, 0.5, 0.9), False, np.array([[2.0, 2.0, 2.0]])).apply(
+        forecast, np.ones(1), np.zeros((1, 1), dtype=np.int64), np.full(1, -9.0)
+    )
+    assert made.quantiles_kwh.tolist() == [[[0.0, 0.0, 3.0]]]
+    assert made.point_kwh.tolist() == [[0.0]]
