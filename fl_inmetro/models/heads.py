@@ -244,9 +244,9 @@ class Copies(Head):
     Each is trained for itself: the penalty is the mean of theirs, so that each has 1/K of the
     gradient that it would have alone (Adam does not see that; the rate of `sgd` is so much less,
     and a proximal term or weight decay so much stronger beside it). The forecast is the mean of
-    their forecasts, quantiles level by level, so it is an ensemble of networks that differ in where they
-    began (Lakshminarayanan, Pritzel & Blundell 2017, "Simple and scalable predictive uncertainty
-    estimation using deep ensembles", without adversarial examples).
+    their forecasts, quantiles level by level, so it is an ensemble of networks that differ in
+    where they began (Lakshminarayanan, Pritzel & Blundell 2017, "Simple and scalable predictive
+    uncertainty estimation using deep ensembles", without adversarial examples).
     """
 
     def __init__(self, inner: Head, copies: int) -> None:
