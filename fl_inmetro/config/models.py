@@ -243,9 +243,7 @@ class Covariates(Context):
         features: Feature groups (see `data/features.py`).
     """
 
-    features: tuple[Feature, ...] = Field(
-        ("lags", "day_profiles", "recent", "calendar"), min_length=1
-    )
+    features: tuple[Feature, ...] = ("lags", "day_profiles", "recent", "calendar")
 
 
 class Tide(Covariates):
