@@ -26,6 +26,7 @@ Feature = Literal[
     "lately",
     "month",
     "age",
+    "known_days",
 ]
 
 
@@ -124,8 +125,9 @@ class Mlp(Gradient):
         shortcut: Add a linear map of the features beside the hidden layers.
         copies: So many perceptrons, each trained for itself, whose forecasts are averaged.
         features: Feature groups (see `data/features.py`).
-        short_histories: Share of the training windows whose past is hidden but for its last 1 to 28
-            days, so that the model also serves meters that are as young (`docs/coldstart.md`).
+        short_histories: So many windows, as a share of the training windows, are added with their
+            past hidden but for its last 1 to 28 days, so that the model also serves meters that are
+            as young (`docs/coldstart.md`).
     """
 
     hidden: tuple[Positive, ...] = (64, 64)

@@ -157,7 +157,8 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
         # (N, H, K): the same time of day on the last K days, in units of the scale.
         slots = windows.same_slot(days) / scale_kwh[:, None, None]
         slot_mean = mean(slots)
-        typed = np.where(_day_types_match(windows, days), slots, np.nan)
+        earlier_type = windows.day_types(windows.slot_clock(days))
+        typed = np.where(_day_types_match(windows, earlier_type), slots, np.nan)
         day_type = first_known(mean(typed), slot_mean, np.ones_like(slot_mean))
 
         columns: list[Floats] = []
@@ -184,7 +185,7 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
         columns += _season(windows)
     with np.errstate(invalid="ignore", divide="ignore"):
         columns += known_ahead(windows, groups, scale_kwh)
-        columns += history(windows, groups, scale_kwh, slots, typed, day_type)
+        columns += history(windows, groups, scale_kwh, slots, typed, day_type, earlier_type)
     x = np.stack(columns, axis=2) if columns else np.zeros((len(windows), horizon, 0))
     return RowFeatures(
         x=np.nan_to_num(x, posinf=0.0, neginf=0.0).astype(np.float32),
@@ -194,12 +195,11 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
 
 
 # ------------------------------------------------------------------------------ internals
-def _day_types_match(windows: Windows, days: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell for (N, H, K) whether the earlier day is of the target's day type.
+def _day_types_match(windows: Windows, earlier: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell for (N, H, K) whether a day of an earlier type is of the target's day type.
 
     A holiday of a type of its own that has no other among the earlier days is as a Sunday.
     """
-    earlier = windows.day_types(windows.slot_clock(days))
     target = windows.day_types(windows.target_clock)[..., None]
     match: NDArray[np.bool_] = earlier == target
     if windows.series.site.holidays is not None:

@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_inmetro.data.calendar import local_clock, steps_per_day
+from fl_inmetro.data.holidays import SUNDAY, WORKING_DAY
 from fl_inmetro.data.profiles import deviation, first_known, mean, quantile
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.units import DAY_S, HOUR_S
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 #: Levels of the slot's quantiles.
 SLOT_LEVELS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
@@ -47,6 +49,14 @@ HISTORY_GROUPS: dict[str, tuple[str, ...]] = {
         *(f"all_q{level:02d}_28d" for level in (2, 10, 50, 90)),
     ),
     "age": ("log_history_days",),
+    "known_days": (
+        "no_such_day",
+        "log_such_days",
+        "log_known_days",
+        "share_working_days",
+        "share_sundays",
+        "yesterday_is_such",
+    ),
 }
 
 
@@ -57,6 +67,7 @@ def history(
     slots: Floats,
     typed: Floats,
     day_type: Floats,
+    earlier_type: Ints,
 ) -> list[Floats]:
     """Return the columns of the chosen groups of `HISTORY_GROUPS`, each of shape (N, H).
 
@@ -67,6 +78,7 @@ def history(
         slots: Shape (N, H, 28), the same time of day on the last 28 days in units of the scale.
         typed: The same, NaN on days of another type than the target's.
         day_type: Shape (N, H), the base profile; takes the place of what is missing.
+        earlier_type: Shape (N, H, 28), the types of those days.
     """
     columns: list[Floats] = []
     if "slots" in groups:
@@ -82,7 +94,28 @@ def history(
     if "age" in groups:
         days = windows.past.steps_so_far() * windows.series.resolution_s / DAY_S
         columns.append(_spread(np.log1p(days), windows))
+    if "known_days" in groups:
+        columns += _known_days(slots, typed, earlier_type)
     return columns
+
+
+def _known_days(slots: Floats, typed: Floats, earlier_type: Ints) -> list[Floats]:
+    """Return what the profiles of the slot rest on: how many days, and of which types.
+
+    Three days of readings often hold no day of the target's type; how far a profile of them can be
+    believed depends on which they were.
+    """
+    known, such = np.isfinite(slots), np.isfinite(typed)
+    count, such_count = known.sum(axis=2), such.sum(axis=2)
+    some = np.maximum(count, 1)
+    return [
+        (such_count == 0).astype(np.float64),
+        np.log1p(such_count),
+        np.log1p(count),
+        (known & (earlier_type == WORKING_DAY)).sum(axis=2) / some,
+        (known & (earlier_type == SUNDAY)).sum(axis=2) / some,
+        such[:, :, 0].astype(np.float64),
+    ]
 
 
 def _dispersion(slots: Floats) -> list[Floats]:

@@ -22,8 +22,8 @@ from fl_inmetro.errors import ConfigError, Fault
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-#: Day types beside those of the week.
-SUNDAY, HOLIDAY = 2, 3
+#: Day types of the week, and holidays of a type of their own.
+WORKING_DAY, SUNDAY, HOLIDAY = 0, 2, 3
 
 _EPOCH = date(1970, 1, 1).toordinal()
 

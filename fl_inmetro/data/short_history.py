@@ -59,26 +59,37 @@ def own_days(windows: Windows, end_utc_s: int, days: float) -> Windows:
 
 
 def shortened(windows: Windows, share: float) -> Windows:
-    """Hide the older past of a share of the training windows: a model then knows young meters.
+    """Add a share of the training windows again with their older past hidden: young meters.
 
-    A window's visible days are drawn from 1 to 28 with their logarithm uniform: half of them are
-    below six. Which windows and how many days depends on the client's name alone, so they are the
-    same in every run. Windows that could not be trained on with their whole past are left out; a
-    window whose scale the hiding would change more than `MAX_SCALE_RATIO`-fold keeps its past.
+    The visible days of such a window are drawn from 1 to 28 with their logarithm uniform: half of
+    them are below six. Which windows and how many days depends on the client's name alone, so they
+    are the same in every run. Windows that could not be trained on with their whole past are left
+    out, and so is a hidden past that changes the scale more than `MAX_SCALE_RATIO`-fold.
+
+    Shapes: windows by time of issue; one whose past is hidden comes right after its own.
     """
     level = trailing_level(windows)
     windows = windows.take(level.trainable)
     settled_kwh = level.scale_kwh[level.trainable]
     rng = seeds.derive(0, "short histories", windows.series.client_id)
-    chosen = rng.random(len(windows)) < share
-    draw = np.floor(np.power(TRAILING_DAYS + 1.0, rng.random(len(windows))))
+    chosen = np.flatnonzero(rng.random(len(windows)) < share)
+    draw = np.floor(np.power(TRAILING_DAYS + 1.0, rng.random(len(windows))))[chosen]
     days = np.clip(draw, 1, TRAILING_DAYS).astype(np.int64)
-    visible = windows.issue_index - days * steps_per_day(windows.series.resolution_s)
-    hidden = replace(windows, visible_from=np.where(chosen, visible, 0), least_days=MIN_SCALE_DAYS)
+    young = windows.take(chosen)
+    visible = young.issue_index - days * steps_per_day(windows.series.resolution_s)
+    hidden = replace(young, visible_from=visible, least_days=MIN_SCALE_DAYS)
     with np.errstate(invalid="ignore"):
-        ratio = trailing_level(hidden).scale_kwh / settled_kwh
+        ratio = trailing_level(hidden).scale_kwh / settled_kwh[chosen]
         usable = (ratio <= MAX_SCALE_RATIO) & (ratio >= 1 / MAX_SCALE_RATIO)
-    return replace(hidden, visible_from=np.where(chosen & usable, visible, 0))
+    place = np.concatenate([np.arange(len(windows)), chosen[usable]])
+    first = np.concatenate([np.zeros(len(windows), dtype=np.int64), visible[usable]])
+    order = np.argsort(place, kind="stable")
+    return replace(
+        windows,
+        issue_index=windows.issue_index[place[order]],
+        visible_from=first[order],
+        least_days=MIN_SCALE_DAYS,
+    )
 
 
 @dataclass(frozen=True, eq=False)

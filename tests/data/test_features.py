@@ -111,6 +111,13 @@ def plain_row(one: ClientSeries, issue: int, h: int, horizon: int, zone: str) ->
     row["sin_year"], row["cos_year"] = math.sin(year), math.cos(year)
     row["lead"] = h / max(horizon - 1, 1)
     row |= plain_distribution(slots, same, base)
+    types = {k: day_type(slot_s - k * DAY_S, zone) for k, v in slots.items() if not math.isnan(v)}
+    row["no_such_day"] = float(here not in types.values())
+    row["log_such_days"] = math.log(1 + sum(t == here for t in types.values()))
+    row["log_known_days"] = math.log(1 + len(types))
+    row["share_working_days"] = sum(t == 0 for t in types.values()) / max(len(types), 1)
+    row["share_sundays"] = sum(t == 2 for t in types.values()) / max(len(types), 1)
+    row["yesterday_is_such"] = float(types.get(1) == here)
     row |= plain_memory(one, issue, h, zone, scale, base)
     row |= {f"month_{month}": float(local.month == month) for month in range(1, 13)}
     # A client of which nothing is known beside its readings.

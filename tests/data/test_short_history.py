@@ -21,7 +21,17 @@ from fl_inmetro.models.baselines import BASELINES
 from fl_inmetro.units import DAY_S
 from tests.fleets import MONDAY, series, windows
 
-FEATURES = ("lags", "day_profiles", "recent", "calendar", "slots", "dispersion", "longer", "age")
+FEATURES = (
+    "lags",
+    "day_profiles",
+    "recent",
+    "calendar",
+    "slots",
+    "dispersion",
+    "longer",
+    "age",
+    "known_days",
+)
 
 
 def with_energy(one: Windows, energy_kwh: np.ndarray) -> Windows:
@@ -91,6 +101,9 @@ def test_a_hidden_past_is_the_same_in_every_run_and_as_long_as_it_says():
     assert np.array_equal(hidden.visible_from, shortened(one, 0.5).visible_from)
     # A week behind it is still what a window needs: days 5 and 6 are left out.
     assert hidden.issue_index[0] == 7 * 24
+    # Each window is there with its whole past, and those that are added stand by theirs.
+    assert hidden.issue_index[hidden.visible_from == 0].tolist() == [d * 24 for d in range(7, 390)]
+    assert (np.diff(hidden.issue_index) >= 0).all()
     days = (hidden.issue_index - hidden.visible_from)[hidden.visible_from > 0] / 24
     assert days.min() == 1
     assert days.max() <= 28
@@ -116,9 +129,10 @@ def test_a_scale_that_hiding_throws_off_is_not_trained_on():
     hidden = shortened(one, 1.0)
     visible = (hidden.issue_index - hidden.visible_from)[hidden.visible_from > 0] / 24
     # 28-day mean = (21·10 + 7·1)/28 = 7.75; a quarter is 1.94. Of d > 7 days the mean is
-    # (7 + 10(d − 7))/d, above it from d = 8 on (2.125).
+    # (7 + 10(d − 7))/d, above it from d = 8 on (2.125). P(d ≥ 8) = 1 − ln 8 / ln 29 = .382.
     assert visible.min() == 8
-    assert (hidden.visible_from == 0).any()
+    assert (hidden.visible_from == 0).sum() == 200
+    assert abs(len(visible) / 200 - 0.382) < 0.14
 
 
 def flat(name: str, level_kwh: float, weekend: float) -> Windows:
