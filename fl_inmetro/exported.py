@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fl_inmetro.data.features import feature_names
-from fl_inmetro.data.protocols import horizon_of
+from fl_inmetro.data.protocols import horizon_of, lead_of
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.errors import Fault, RunError
@@ -136,6 +136,7 @@ def metadata(record: RunRecord, model: TrainedModel, client_id: str = "") -> dic
         "fl_inmetro.client": client_id,
         "fl_inmetro.resolution_s": resolution_s,
         "fl_inmetro.horizon_steps": _horizon(record),
+        "fl_inmetro.lead_steps": _lead(record),
         "fl_inmetro.levels": list(head.levels) if head is not None else [],
         "fl_inmetro.input": "context" if context else "rows",
         "fl_inmetro.context_steps": (
@@ -167,7 +168,7 @@ def example_input(record: RunRecord, learner: Learner) -> Rows:
     energy[-per_day] = 40.0
     series = ClientSeries("example", 0, resolution_s, energy)
     issues = (np.arange(_CHECKED, dtype=np.int64) + _DAYS - _CHECKED + 1) * per_day
-    windows = Windows(series, issues, _horizon(record), "UTC")
+    windows = Windows(series, issues, _horizon(record), "UTC", lead=_lead(record))
     return learner.design(windows, targets=False).x
 
 
@@ -211,6 +212,11 @@ def _features(learner: Learner) -> tuple[str, ...]:
 def _horizon(record: RunRecord) -> int:
     resolution_s = int(record.manifest["data"]["resolution_s"])
     return horizon_of(record.config.window, record.config.protocol, resolution_s)
+
+
+def _lead(record: RunRecord) -> int:
+    resolution_s = int(record.manifest["data"]["resolution_s"])
+    return lead_of(record.config.window, record.config.protocol, resolution_s)
 
 
 def _recipe(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fl_inmetro.data.calendar import issue_times_utc_s, steps_per_week
 from fl_inmetro.data.forecast_table import INSTANT, forecast_rows
-from fl_inmetro.data.protocols import horizon_of
+from fl_inmetro.data.protocols import horizon_of, lead_of
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.windows import windows_at
 from fl_inmetro.errors import DataError, Fault, RunError
@@ -75,13 +75,14 @@ def forecast(
     # As the run resolved them: a reference window has a clock of its own.
     window = record.manifest["window"]
     issues = issue_times_utc_s(first, last, window["issue_time"], window["timezone"])
-    horizon = horizon_of(record.config.window, record.config.protocol, data.resolution_s)
+    asked = (record.config.window, record.config.protocol, data.resolution_s)
+    horizon, lead = horizon_of(*asked), lead_of(*asked)
     tables: list[pa.Table] = []
     skipped: dict[str, str] = {}
     incomplete: dict[str, int] = {}
     stale_h: dict[str, int] = {}
     for name, series in data.items():
-        windows = windows_at(series, issues, horizon, window["timezone"], known=False)
+        windows = windows_at(series, issues, horizon, window["timezone"], known=False, lead=lead)
         forecast = trained.forecast(name, windows)
         if forecast is None:
             skipped[name] = _NO_MODEL

@@ -197,7 +197,9 @@ class FollowedModel:
             local_date(since_utc_s, zone), local_date(first_utc_s, zone), self.issue_time, zone
         )
         issues = issues[(issues >= since_utc_s) & (issues < first_utc_s)]
-        index = windows_at(asked.series, issues, asked.horizon, zone, known=False).issue_index
+        index = windows_at(
+            asked.series, issues, asked.horizon, zone, known=False, lead=asked.lead
+        ).issue_index
         visible = asked.visible_from
         if visible is not None:
             index = index[index >= visible[0]]

@@ -76,11 +76,14 @@ TRAINED: tuple[str, ...] = (*LEARNERS, ENSEMBLE)
 class Window(Table):
     """Which forecasts are made and which past may be used for them.
 
-    A forecast is issued on each day at `issue_time` of `timezone` for `horizon_h` hours. Days are
-    inclusive. The order is training, validation, test; nothing is ever fitted on later data.
+    A forecast is issued on each day at `issue_time` of `timezone` for `horizon_h` hours, which
+    begin `lead_h` hours later. Days are days of issue, inclusive. The order is training,
+    validation, test; nothing is ever fitted on later data.
 
     Attributes:
         horizon_h: Length of a forecast in hours.
+        lead_h: Hours between the issue, until which readings are known, and the first hour that is
+            forecast; 18 for the whole of the next day from 06:00 on.
         issue_time: Local time of issue, HH:MM; None = the source's own, else 00:00.
         timezone: Clock of `issue_time`, of the days below, and of the calendar features; None = the
             source's own.
@@ -95,6 +98,7 @@ class Window(Table):
     """
 
     horizon_h: float = Field(24.0, gt=0, le=24 * 60)
+    lead_h: float = Field(0.0, ge=0, le=24 * 14)
     issue_time: str | None = Field(None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     timezone: Zone | None = None
     train_start: date | None = None

@@ -15,7 +15,7 @@ from fl_inmetro.data.calendar import local_clock, steps_per_day
 from fl_inmetro.data.features import MIN_TRAIN_DAYS
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.splits import ClientSplits, Splits
-from fl_inmetro.data.windows import Windows, horizon_steps
+from fl_inmetro.data.windows import Windows, horizon_steps, lead_steps
 from fl_inmetro.errors import DataError, Fault
 from fl_inmetro.units import HOUR_S
 
@@ -184,6 +184,15 @@ def horizon_of(window: Window, protocol: Protocol, resolution_s: int) -> int:
     if protocol.enabled:
         return protocol.horizon_steps
     return horizon_steps(window.horizon_h, resolution_s)
+
+
+def lead_of(window: Window, protocol: Protocol, resolution_s: int) -> int:
+    """Return the steps from an issue to its forecast: no protocol leaves any between them.
+
+    Raises:
+        DataError: FL207, the lead is no whole number of steps.
+    """
+    return 0 if protocol.enabled else lead_steps(window.lead_h, resolution_s)
 
 
 def without_protocol(protocol: Protocol, what: str) -> None:

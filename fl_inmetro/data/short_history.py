@@ -52,7 +52,7 @@ def own_days(windows: Windows, end_utc_s: int, days: float) -> Windows:
     per_day = steps_per_day(series.resolution_s)
     first = end - round(days * per_day)
     index = windows.issue_index
-    inside = (index >= first + MIN_SCALE_DAYS * per_day) & (index + windows.horizon <= end)
+    inside = (index >= first + MIN_SCALE_DAYS * per_day) & (index + windows.reach <= end)
     chosen = windows.take(inside)
     visible_from = np.full(len(chosen), first, dtype=np.int64)
     return replace(chosen, visible_from=visible_from, least_days=MIN_SCALE_DAYS)

@@ -16,7 +16,7 @@ from fl_inmetro.config.schema import Window
 from fl_inmetro.data.calendar import issue_times_utc_s, local_date
 from fl_inmetro.data.features import trailing_level
 from fl_inmetro.data.series import ClientSeries, FederatedData
-from fl_inmetro.data.windows import Windows, horizon_steps, windows_at
+from fl_inmetro.data.windows import Windows, horizon_steps, lead_steps, windows_at
 from fl_inmetro.errors import DataError, Fault
 from fl_inmetro.units import DAY_S, iso_utc
 
@@ -44,6 +44,7 @@ class Splits:
         horizon: Steps of a forecast.
         issue_time: Local time of issue, HH:MM.
         timezone: Clock of issue and calendar.
+        lead: Steps from the issue to the first step of the forecast.
     """
 
     train: Ints
@@ -52,6 +53,12 @@ class Splits:
     horizon: int
     issue_time: str
     timezone: str
+    lead: int = 0
+
+    @property
+    def reach(self) -> int:
+        """Steps from an issue to the end of its forecast."""
+        return self.lead + self.horizon
 
     def to_json(self) -> dict[str, object]:
         """Return the window as plain data for the run's manifest."""
@@ -59,6 +66,7 @@ class Splits:
             "timezone": self.timezone,
             "issue_time": self.issue_time,
             "horizon_steps": self.horizon,
+            **({"lead_steps": self.lead} if self.lead else {}),
             **{
                 name: {
                     "first_issue_utc": iso_utc(part[0]) if part.size else None,
@@ -95,6 +103,8 @@ def resolve(window: Window, data: FederatedData) -> Splits:
     """
     reference = data.manifest.reference_window
     horizon = horizon_steps(window.horizon_h, data.resolution_s)
+    lead = lead_steps(window.lead_h, data.resolution_s)
+    reach_s = (lead + horizon) * data.resolution_s
     issue_time = window.issue_time or (reference.issue_time if reference else "00:00")
     timezone = window.timezone or (reference or data.manifest).timezone
     first_known = min(series.start_utc_s for series in data.values())
@@ -107,12 +117,8 @@ def resolve(window: Window, data: FederatedData) -> Splits:
             date.fromisoformat(reference.test_end),
         )
     else:
-        last = local_date(last_known - horizon * data.resolution_s, timezone)
-        if (
-            int(issue_times_utc_s(last, last, issue_time, timezone)[0])
-            + horizon * (data.resolution_s)
-            > last_known
-        ):
+        last = local_date(last_known - reach_s, timezone)
+        if int(issue_times_utc_s(last, last, issue_time, timezone)[0]) + reach_s > last_known:
             last -= timedelta(days=1)
         first = last - timedelta(days=(window.test_days or DEFAULT_TEST_DAYS) - 1)
     validation_first = first - timedelta(days=window.validation_days)
@@ -128,7 +134,7 @@ def resolve(window: Window, data: FederatedData) -> Splits:
         times = issue_times_utc_s(start, end, issue_time, timezone)
         if before is None:
             return times
-        return times[times + horizon * data.resolution_s <= before]
+        return times[times + reach_s <= before]
 
     day = timedelta(days=1)
     test = issues(first, last, None)
@@ -145,14 +151,14 @@ def resolve(window: Window, data: FederatedData) -> Splits:
                 "move `test-start`/`test-end` or shorten `validation-days` in [window]",
             )
         )
-    return Splits(train, validation, test, horizon, issue_time, timezone)
+    return Splits(train, validation, test, horizon, issue_time, timezone, lead)
 
 
 def split_client(series: ClientSeries, splits: Splits) -> ClientSplits:
     """Return one client's windows with known targets, by split."""
     return ClientSplits(
         *(
-            windows_at(series, issues, splits.horizon, splits.timezone)
+            windows_at(series, issues, splits.horizon, splits.timezone, lead=splits.lead)
             for issues in (splits.train, splits.validation, splits.test)
         )
     )

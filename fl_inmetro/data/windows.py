@@ -35,18 +35,24 @@ class Past:
 
     Every access goes through `at`, which checks each step against the issue time of its row, so a
     feature with a look-ahead fails when it is written and not when it is deployed. With
-    `visible_from` (N,), steps before it are as if they had never been read.
+    `visible_from` (N,), steps before it are as if they had never been read. A forecast begins
+    `lead` steps after its issue time.
     """
 
-    __slots__ = ("__energy_kwh", "__visible_from", "issue_index", "resolution_s")
+    __slots__ = ("__energy_kwh", "__visible_from", "issue_index", "lead", "resolution_s")
 
     def __init__(
-        self, series: ClientSeries, issue_index: Ints, visible_from: Ints | None = None
+        self,
+        series: ClientSeries,
+        issue_index: Ints,
+        visible_from: Ints | None = None,
+        lead: int = 0,
     ) -> None:
         last = int(issue_index.max()) if issue_index.size else 0
         self.__energy_kwh = series.energy_kwh[: max(last, 0)]
         self.__visible_from = visible_from
         self.issue_index = issue_index
+        self.lead = lead
         self.resolution_s = series.resolution_s
 
     def at(self, index: Ints) -> Floats:
@@ -116,7 +122,7 @@ class Past:
         """Return the same time of day on earlier days.
 
         `days_back = 1` is the latest day on which that time of day is already known: yesterday for
-        the first 24 h of the forecast, the same again for the hours after that.
+        the first 24 h after the issue, the same again for the hours after that.
 
         Shapes: days_back (K,) of values ≥ 1 → (N, H, K), kWh. `shift`, of that shape, moves each
         place by so many steps (a clock that was changed in between), where it stays in the past.
@@ -130,7 +136,7 @@ class Past:
     def _periods_back(
         self, back: Ints, horizon: int, period: int, shift: Ints | None = None
     ) -> Floats:
-        step = np.arange(horizon, dtype=np.int64) % period
+        step = (self.lead + np.arange(horizon, dtype=np.int64)) % period
         offset = step[:, None] - np.asarray(back, dtype=np.int64)[None, :] * period  # (H, K)
         place = self.issue_index[:, None, None] + offset[None]
         if shift is not None:
@@ -145,7 +151,7 @@ class Windows:
 
     Attributes:
         series: The client's load.
-        issue_index: Shape (N,), step of the series with which each forecast begins, ascending.
+        issue_index: Shape (N,), step of the series before which each forecast is issued, ascending.
         horizon: Steps of a forecast, H.
         timezone: Clock of the calendar features.
         owner: Client of the federation that holds them, where that is not the meter itself.
@@ -153,6 +159,7 @@ class Windows:
             from the first.
         least_days: Days of usable readings that a window needs behind it to be trained on; None =
             as many as everywhere.
+        lead: Steps from the issue to the first step of the forecast.
     """
 
     series: ClientSeries
@@ -162,6 +169,7 @@ class Windows:
     owner: str | None = None
     visible_from: Ints | None = None
     least_days: float | None = None
+    lead: int = 0
 
     def __len__(self) -> int:
         return int(self.issue_index.size)
@@ -174,7 +182,17 @@ class Windows:
     @cached_property
     def past(self) -> Past:
         """What is known at each issue time."""
-        return Past(self.series, self.issue_index, self.visible_from)
+        return Past(self.series, self.issue_index, self.visible_from, self.lead)
+
+    @property
+    def reach(self) -> int:
+        """Steps from an issue to the end of its forecast."""
+        return self.lead + self.horizon
+
+    @property
+    def _steps(self) -> Ints:
+        """Shape (H,), the forecast's steps counted from the issue."""
+        return np.arange(self.lead, self.reach, dtype=np.int64)
 
     @property
     def issue_utc_s(self) -> Ints:
@@ -184,9 +202,7 @@ class Windows:
     @property
     def target_utc_s(self) -> Ints:
         """Shape (N, H), the instants at which the target steps begin."""
-        return self.issue_utc_s[:, None] + (
-            np.arange(self.horizon, dtype=np.int64) * self.series.resolution_s
-        )
+        return self.issue_utc_s[:, None] + self._steps * self.series.resolution_s
 
     @cached_property
     def target_clock(self) -> LocalClock:
@@ -223,12 +239,12 @@ class Windows:
 
     def _within(self, period_s: int) -> Ints:
         """Return the targets' instants within the first period, (N, H, 1)."""
-        step = np.arange(self.horizon, dtype=np.int64) * self.series.resolution_s
+        step = self._steps * self.series.resolution_s
         return (self.issue_utc_s[:, None] + step % period_s)[..., None]
 
     def slot_clock(self, days_back: Ints) -> LocalClock:
         """Local calendar of what `Past.same_slot` returns, arrays of shape (N, H, K)."""
-        step = np.arange(self.horizon, dtype=np.int64) * self.series.resolution_s
+        step = self._steps * self.series.resolution_s
         offset = (step % DAY_S)[:, None] - days_back[None, :] * DAY_S
         return local_clock(self.issue_utc_s[:, None, None] + offset, self.zone)
 
@@ -242,7 +258,7 @@ class Windows:
 
     def target_kwh(self) -> Floats:
         """Return what was measured; shape (N, H), NaN where unknown. For training and scoring."""
-        index = self.issue_index[:, None] + np.arange(self.horizon, dtype=np.int64)
+        index = self.issue_index[:, None] + self._steps
         energy = self.series.energy_kwh
         inside = (index >= 0) & (index < energy.size)
         if energy.size == 0:
@@ -263,19 +279,41 @@ def horizon_steps(horizon_h: float, resolution_s: int) -> int:
     """
     steps, rest = divmod(round(horizon_h * HOUR_S), resolution_s)
     if rest or steps < 1:
-        raise DataError(
-            Fault(
-                "FL207",
-                f"a horizon of {horizon_h:g} h is no whole number of {resolution_s} s steps",
-                "[window] horizon-h",
-                f"use a multiple of {resolution_s / HOUR_S:g} h",
-            )
-        )
+        raise _no_whole_number("horizon", horizon_h, resolution_s)
     return int(steps)
 
 
+def lead_steps(lead_h: float, resolution_s: int) -> int:
+    """Return the steps from an issue to the first step of its forecast.
+
+    Raises:
+        DataError: FL207, the lead is no whole number of steps.
+    """
+    steps, rest = divmod(round(lead_h * HOUR_S), resolution_s)
+    if rest:
+        raise _no_whole_number("lead", lead_h, resolution_s)
+    return int(steps)
+
+
+def _no_whole_number(name: str, hours: float, resolution_s: int) -> DataError:
+    return DataError(
+        Fault(
+            "FL207",
+            f"a {name} of {hours:g} h is no whole number of {resolution_s} s steps",
+            f"[window] {name}-h",
+            f"use a multiple of {resolution_s / HOUR_S:g} h",
+        )
+    )
+
+
 def windows_at(
-    series: ClientSeries, issue_utc_s: Ints, horizon: int, timezone: str, *, known: bool = True
+    series: ClientSeries,
+    issue_utc_s: Ints,
+    horizon: int,
+    timezone: str,
+    *,
+    known: bool = True,
+    lead: int = 0,
 ) -> Windows:
     """Return the windows of one client at the given issue instants.
 
@@ -286,6 +324,7 @@ def windows_at(
         timezone: Clock of the calendar features.
         known: Keep only windows with at least one known target (training, scoring); False keeps
             every issue time from the start of the series on (forecasting).
+        lead: Steps from the issue to the first step of the forecast.
 
     Raises:
         DataError: FL207, an issue time is not on the client's grid.
@@ -302,7 +341,7 @@ def windows_at(
             )
         )
     inside = (index >= 0) & ((index < len(series)) | (not known))
-    windows = Windows(series, index[inside], horizon, timezone)
+    windows = Windows(series, index[inside], horizon, timezone, lead=lead)
     if not known or not len(windows):
         return windows
     return windows.take(np.flatnonzero(np.isfinite(windows.target_kwh()).any(axis=1)))

@@ -109,7 +109,10 @@ def node_forecasts(
         DataError: FL219, no node has a day to be trained on.
     """
     zone = splits.timezone
-    known = [windows_at(one, issues, splits.horizon, zone, known=False) for one in series]
+    lead = splits.lead
+    known = [
+        windows_at(one, issues, splits.horizon, zone, known=False, lead=lead) for one in series
+    ]
     if name != "ridge":
         made = [BASELINES[name](windows) for windows in known]
         forecasts = [one if isinstance(one, Forecast) else Forecast(one) for one in made]
@@ -118,7 +121,7 @@ def node_forecasts(
     parts = [
         ridge.sufficient_statistics(learner.design(windows))
         for one in series
-        if len(windows := windows_at(one, splits.train, splits.horizon, zone))
+        if len(windows := windows_at(one, splits.train, splits.horizon, zone, lead=lead))
     ]
     points = sum(float(part["gram"][-1, -1]) for part in parts)
     if not points:

@@ -209,7 +209,7 @@ def _from_readings(
     step_s = own.series[0].resolution_s
     kwh = np.stack([one.mean_kwh for one in made], axis=2)  # (N, H, a)
     found = {
-        (int(issue), int(issue) + step * step_s): kwh[row, step]
+        (int(issue), int(issue) + (splits.lead + step) * step_s): kwh[row, step]
         for row, issue in enumerate(issues)
         for step in range(splits.horizon)
     }

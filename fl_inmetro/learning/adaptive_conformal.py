@@ -175,7 +175,7 @@ def follow(adaptive: Adaptive, windows: Windows, forecast: Forecast) -> tuple[Fo
     made: list[Forecast] = []
     seen = 0
     for k, issue in enumerate(windows.issue_index):
-        while seen < k and windows.issue_index[seen] + windows.horizon <= issue:
+        while seen < k and windows.issue_index[seen] + windows.reach <= issue:
             day = slice(seen, seen + 1)
             heard, asked = adaptive._asked_after(made[seen], target_kwh[day], block[day])
             adaptive.mass[heard] *= 1 - adaptive.forget

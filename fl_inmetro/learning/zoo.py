@@ -133,8 +133,8 @@ class SparseTsfLearner(PeriodicLearner):
         """Build the context, on the day-type profile.
 
         Raises:
-            ConfigError: FL114, the period does not divide the context and the horizon, or is an
-                odd number of steps.
+            ConfigError: FL114, the period does not divide the context, the horizon and the lead,
+                or is an odd number of steps.
         """
         self.check(windows, "period-h")
         steps = context_steps(self.context_h, windows.series.resolution_s)
@@ -143,6 +143,10 @@ class SparseTsfLearner(PeriodicLearner):
             what = f"a period of {period} steps of {windows.series.resolution_s} s is odd"
             raise _misfit(what, self.name, "period-h", "use an even number of steps, such as 24 h")
         _must_divide("a period", period, steps, windows, self.name, "period-h")
+        if windows.lead % period:
+            # It maps each time of the period to itself: both must begin at the same one.
+            what = f"a period of {period} steps does not divide the lead of {windows.lead}"
+            raise _misfit(what, self.name, "period-h", "change `[window] lead-h`, or the model")
         return super().design(windows, targets=targets)
 
     def network(self, context: int, horizon: int) -> nn.Module:

@@ -72,10 +72,10 @@ class Peaks:
     clients: int
 
 
-def peaks(points: Points, resolution_s: int) -> Peaks:
+def peaks(points: Points, resolution_s: int, lead_s: int = 0) -> Peaks:
     """Score the daily peaks of the mean, each client on its own; each client counts once.
 
-    A day is 24 h of one forecast, counted from its issue time. It counts when every one of its
+    A day is 24 h of one forecast, counted from where it begins. It counts when every one of its
     steps is scored and the measured load is not the same all day long; of equal highest steps the
     first is the peak. A forecast that is the same all day names no hour: a miss. A client whose
     peaks are not above zero on average has no size to compare them with.
@@ -83,9 +83,10 @@ def peaks(points: Points, resolution_s: int) -> Peaks:
     Args:
         points: The forecasts.
         resolution_s: Length of a step.
+        lead_s: From the issue to the first step of a forecast.
     """
     steps = DAY_S // resolution_s
-    forecast, load, when, client = _days(points.take(points.scored), steps)
+    forecast, load, when, client = _days(points.take(points.scored), steps, lead_s)
     uneven = load.max(axis=1, initial=-np.inf) > load.min(axis=1, initial=np.inf)
     forecast, load, when, client = (v[uneven] for v in (forecast, load, when, client))
     rows = np.arange(len(client))
@@ -106,9 +107,9 @@ def peaks(points: Points, resolution_s: int) -> Peaks:
 
 
 # ------------------------------------------------------------------------------ internals
-def _days(points: Points, steps: int) -> tuple[Floats, Floats, Ints, Ints]:
+def _days(points: Points, steps: int, lead_s: int) -> tuple[Floats, Floats, Ints, Ints]:
     """Return the whole days: forecast, load and instants of shape (D, steps), and clients (D,)."""
-    day = (points.target_utc_s - points.issue_utc_s) // DAY_S
+    day = (points.target_utc_s - points.issue_utc_s - lead_s) // DAY_S
     order = np.lexsort((points.target_utc_s, day, points.issue_utc_s, points.client))
     keys = np.stack([points.client, points.issue_utc_s, day], axis=1)[order]
     _, starts, counts = np.unique(keys, axis=0, return_index=True, return_counts=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fl_inmetro.metrics.points import Points
 from fl_inmetro.metrics.student import two_sided_p
+from fl_inmetro.units import DAY_S
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -98,6 +99,8 @@ class Losses:
         points: Pairs.
         ours: nMAE of the pairs, ours.
         theirs: Theirs.
+        overlap: How many later issues come before the end of a forecast: its errors are correlated
+            with theirs, however good both are.
     """
 
     days: Ints
@@ -106,6 +109,7 @@ class Losses:
     points: int
     ours: float
     theirs: float
+    overlap: int = 0
 
     @property
     def difference(self) -> float:
@@ -166,6 +170,7 @@ def paired_losses(ours: Points, theirs: Points) -> Losses:
         int(count[usable].sum()),
         _fleet(nmae[0]),
         _fleet(nmae[1]),
+        int((ours.target_utc_s - ours.issue_utc_s).max(initial=0)) // DAY_S,
     )
 
 
@@ -173,8 +178,12 @@ def panel_test(losses: Losses, lag: int | None = None) -> MeanTest:
     """Test the mean over the clients day by day with `diebold_mariano`.
 
     What clients have in common on a day stays in the daily mean, so clients that share weather do
-    not count as independent (as in the panel tests of Timmermann & Zhu 2019).
+    not count as independent (as in the panel tests of Timmermann & Zhu 2019). Without `lag` it is
+    that of `default_lag`, and at least the overlap of the forecasts.
     """
+    if lag is None:
+        days = len(losses.days)
+        lag = max(default_lag(days), min(losses.overlap, max(days - 1, 0)))
     return diebold_mariano(losses.daily(), lag)
 
 

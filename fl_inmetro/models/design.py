@@ -140,8 +140,8 @@ def profile_design(
     mean is added again, here the profile has that part.
 
     Shapes: `x` (N, L); with `features`, (N, L + H · F), the rows of the horizon behind the context;
-    with `cycle_steps`, one more column: the place of the first forecast step in a cycle that begins
-    on Monday at 00:00 local time.
+    with `cycle_steps` W, one more column: the place φ of the first forecast step in a cycle that
+    begins on Monday at 00:00 local time, as φ + W · lead.
     """
     rows = row_features(windows, features)
     level, base = rows.level, rows.base
@@ -156,7 +156,8 @@ def profile_design(
     if rows.x.shape[2]:
         parts.append(rows.x.reshape(len(windows), -1).astype(np.float64))
     if cycle_steps:
-        parts.append(_place(windows, cycle_steps)[:, None].astype(np.float64))
+        place = _place(windows, cycle_steps) + cycle_steps * windows.lead
+        parts.append(place[:, None].astype(np.float64))
     return _with_targets(
         windows, np.concatenate(parts, axis=1).astype(np.float32), base, level, targets
     )

@@ -29,14 +29,15 @@ _COLUMNS = (
 def fleet(record: RunRecord, lang: Language) -> str:
     """The section of a report; empty where the run kept no forecasts."""
     resolution_s = record.manifest.get("data", {}).get("resolution_s")
+    lead_s = int(record.manifest["window"].get("lead_steps", 0)) * int(resolution_s or 0)
     rows = []
     for score in sorted(record.scores(), key=lambda r: (r.get("nmae") is None, r.get("nmae") or 0)):
         found = record.forecasts(score["model"], score["training"])
         if found is None or not found.num_rows or not resolution_s:
             continue
         points = points_of(found, by_meter=True)
-        total, own = fleet_errors(points), peaks(points, resolution_s)
-        whole_fleet = peaks(summed(points), resolution_s)
+        total, own = fleet_errors(points), peaks(points, resolution_s, lead_s)
+        whole_fleet = peaks(summed(points), resolution_s, lead_s)
         rows.append(
             [
                 model_label(score["model"], lang),

@@ -206,7 +206,7 @@ def _reach_steps(learner: Learner, windows: Windows) -> int:
     context_h = float(getattr(learner, "context_h", 0.0))
     # A missing step of the context takes the value of the day before.
     context = math.ceil(context_h * HOUR_S / windows.series.resolution_s) + per_day
-    return max((TRAILING_DAYS + 1) * per_day, context) + windows.horizon
+    return max((TRAILING_DAYS + 1) * per_day, context) + windows.reach
 
 
 def _far_apart(windows: Windows, reach: int) -> list[NDArray[np.int64]]:
