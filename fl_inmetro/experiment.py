@@ -48,6 +48,9 @@ HARM = 0.01
 #: Client to its error sums.
 FleetSums = Mapping[str, ErrorSums]
 
+#: Job and name of a group to the model that its training begins from; None = it is drawn.
+Starts = Callable[[Job, str], Arrays | None]
+
 
 def execute(
     config: RunConfig,
@@ -59,11 +62,13 @@ def execute(
     grid: Grid | None = None,
     *,
     debug: bool = False,
+    starts: Starts | None = None,
 ) -> None:
     """Score the baselines, train and score every job, and keep the forecasts of the test window.
 
     `grid` holds the nodes of another engine (one federated job); None = clients in this process.
-    With `debug`, the first client that fails ends the run with its name, round and step.
+    With `debug`, the first client that fails ends the run with its name, round and step. With
+    `starts`, trainings begin from models that are there.
 
     Raises:
         Interrupted: `should_stop` said so; the recorder holds all that is needed to go on.
@@ -80,7 +85,7 @@ def execute(
     done: dict[Job, Done] = {}
     shown: dict[Job, Done] = {}  # as scored: calibrated, where that is asked for
     for job in jobs_of(config, kind):
-        make = _derive if job.is_derived else _run_job
+        make: Callable[..., Done] = _derive if job.is_derived else partial(_run_job, starts=starts)
         own = make(job, config, prepared, recorder, emit, should_stop, done, grid, debug=debug)
         done[job] = own
         if config.conformal.enabled:
@@ -112,6 +117,7 @@ def _run_job(
     nodes: Grid | None,
     *,
     debug: bool,
+    starts: Starts | None = None,
 ) -> Done:
     """Train the federations of a job."""
     del before  # what is trained depends on nothing that was
@@ -143,6 +149,7 @@ def _run_job(
                 emit,
                 rewind,
                 _most_points(job, prepared),
+                starts(job, group.name) if starts else None,
             )
         except FederationError as error:
             if job.training != "local":

@@ -124,7 +124,11 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Load the data and cut the windows; nothing after this reads a user's file."""
-    data = load(config.data, config.seed)
+    return cut(config, load(config.data, config.seed))
+
+
+def cut(config: RunConfig, data: FederatedData) -> Prepared:
+    """Cut data that are loaded into windows."""
     if config.protocol.enabled:
         fleet = protocol_fleet(config.protocol, data)
         held = {

@@ -12,7 +12,7 @@ from fl_inmetro import events
 from fl_inmetro.config import RunConfig, config_hash
 from fl_inmetro.config.schema import ENSEMBLE
 from fl_inmetro.errors import ConfigError, Fault, FlInmetroError, RunError
-from fl_inmetro.experiment import execute
+from fl_inmetro.experiment import Starts, execute
 from fl_inmetro.federation import flower_compat
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.learning.conformal import nothing_to_calibrate_by
@@ -44,6 +44,7 @@ def start(
     prepared: Prepared | None = None,
     grid: Grid | None = None,
     debug: bool = False,
+    starts: Starts | None = None,
 ) -> Path:
     """Begin a run in a new directory under `root` and return that directory.
 
@@ -56,6 +57,7 @@ def start(
         prepared: The data, where the caller has them already.
         grid: Nodes of another engine; None = the clients work in this process.
         debug: Stop at the first client that fails and name it, the round and the step.
+        starts: Models that trainings begin from.
 
     Raises:
         FlInmetroError: Bad data or configuration, or the federation could not go on.
@@ -64,13 +66,23 @@ def start(
     _check_engine(config, grid)
     prepared = prepared or prepare(config)
     recorder = Recorder.create(root, config, prepared.manifest, kind, prepared.splits.to_json())
-    return _carry_out(recorder, config, kind, prepared, progress, should_stop, grid, debug=debug)
+    return _carry_out(
+        recorder, config, kind, prepared, progress, should_stop, grid, debug=debug, starts=starts
+    )
 
 
 def resume(
-    path: Path, progress: events.Emit, should_stop: ShouldStop, *, debug: bool = False
+    path: Path,
+    progress: events.Emit,
+    should_stop: ShouldStop,
+    *,
+    debug: bool = False,
+    prepared: Prepared | None = None,
+    starts: Starts | None = None,
 ) -> Path:
     """Go on with a run that was interrupted; it ends in the same bits as one that never was.
+
+    `prepared` and `starts` are those of `start`.
 
     Raises:
         RunError: FL705, its data changed since; and as `start`.
@@ -78,7 +90,7 @@ def resume(
     with_record = RunRecord.open(path)
     config, manifest = with_record.config, with_record.manifest
     _check_engine(config, None)
-    prepared = prepare(config)
+    prepared = prepared or prepare(config)
     before, now = manifest["data"].get("files", {}), prepared.manifest["files"]
     if before != now:
         changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
@@ -92,7 +104,9 @@ def resume(
         )
     recorder = Recorder.reopen(path)
     kind = manifest["kind"]
-    return _carry_out(recorder, config, kind, prepared, progress, should_stop, debug=debug)
+    return _carry_out(
+        recorder, config, kind, prepared, progress, should_stop, debug=debug, starts=starts
+    )
 
 
 def find_unfinished(config: RunConfig, kind: Kind, root: Path) -> Path:
@@ -127,6 +141,7 @@ def _carry_out(
     grid: Grid | None = None,
     *,
     debug: bool = False,
+    starts: Starts | None = None,
 ) -> Path:
     flower_compat.quiet()
     emit = events.fan_out(recorder, progress)
@@ -164,6 +179,7 @@ def _carry_out(
                 lambda: should_stop() or recorder.stop_requested(),
                 grid,
                 debug=debug,
+                starts=starts,
             )
         except (Interrupted, KeyboardInterrupt):
             finish("interrupted")

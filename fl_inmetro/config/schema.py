@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from fl_inmetro.config.attack import Attack
+from fl_inmetro.config.backtest import Backtest
 from fl_inmetro.config.coldstart import ColdStart
 from fl_inmetro.config.conformal import Conformal
 from fl_inmetro.config.data import Cleaning as Cleaning
@@ -200,6 +201,7 @@ class RunConfig(Table):
     gate: Gate = Gate()
     attack: Attack = Attack()
     coldstart: ColdStart = ColdStart()
+    backtest: Backtest = Backtest()
     diagnostics: Diagnostics = Diagnostics()
     compare: Compare = Compare()
     ensemble: Ensemble = Ensemble()

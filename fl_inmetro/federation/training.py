@@ -93,12 +93,14 @@ def train_group(
     emit: events.Emit,
     rewind: Callable[[int], None] = lambda round_: None,
     most_points: int | None = None,
+    start: Arrays | None = None,
 ) -> Outcome:
     """Train, keep the best model on the shelf, and score it on the test windows.
 
     A group that is already on the shelf is only scored; one with a checkpoint goes on from there,
     after `rewind(round)` has removed what was recorded beyond it. No client may claim more than
-    `most_points` training points.
+    `most_points` training points. With `start`, the first round begins from that model as it is,
+    its standardisation included, and not from one that is drawn; sums in closed form need none.
     """
     settings = config.federation
     started = time.perf_counter()
@@ -116,7 +118,8 @@ def train_group(
     private = _private_names(learner, config, initial)
     done = shelf.load_state(group.key)
     kept = done or (shelf.load_state(checkpoint_key) if group.checkpointed else None)
-    progress, spent_before = unpacked(*kept) if kept else (begin(initial, roster.n_bytes), 0.0)
+    first = initial if start is None or learner.closed_form else _fitting(start, initial)
+    progress, spent_before = unpacked(*kept) if kept else (begin(first, roster.n_bytes), 0.0)
     work = LocalWork(settings.local_epochs, steps=settings.local_steps)
     if not learner.closed_form:
         work = compose(config.strategy).work(settings.local_epochs, settings.local_steps)
@@ -203,6 +206,13 @@ def train_group(
         save(group.key, progress, spent)
     sums = strategy.score(grid, progress, settings.timeout_s)
     return Outcome(progress.best_state, sums, progress.n_bytes, spent, progress.simulated_s)
+
+
+def _fitting(start: Arrays, drawn: Arrays) -> Arrays:
+    shapes = {name: array.shape for name, array in drawn.items()}
+    if {name: array.shape for name, array in start.items()} != shapes:
+        raise ValueError("a start is of another model than the one that is trained")
+    return start
 
 
 def _share_of(learner: Learner, roster: Roster, epochs: int, most: int) -> Callable[[str], float]:

@@ -1,0 +1,150 @@
+"""The folds of a backtest: when models are trained, on what, and until when they are used.
+
+A fold is a comparison of its own, with a test window of its own; what may be trained on follows
+from that window as in any other run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from fl_inmetro.config.backtest import Backtest
+from fl_inmetro.config.schema import TRAINED, RunConfig
+from fl_inmetro.data.calendar import local_date
+from fl_inmetro.data.series import FederatedData
+from fl_inmetro.data.splits import resolve
+from fl_inmetro.errors import ConfigError, DataError, Fault
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A training and the days that its models are used on.
+
+    Attributes:
+        number: 0, 1, ….
+        first: First day of issue.
+        last: Last day of issue.
+    """
+
+    number: int
+    first: date
+    last: date
+
+    @property
+    def days(self) -> int:
+        """Days of issue."""
+        return (self.last - self.first).days + 1
+
+
+def folds_of(first: date, last: date, refit_days: int) -> tuple[Fold, ...]:
+    """Cut the days from `first` to `last`, inclusive; the last fold may be shorter.
+
+    >>> [f.days for f in folds_of(date(2024, 1, 1), date(2024, 1, 10), 4)]
+    [4, 4, 2]
+    """
+    folds = []
+    while first <= last:
+        end = min(first + timedelta(days=refit_days - 1), last)
+        folds.append(Fold(len(folds), first, end))
+        first = end + timedelta(days=1)
+    return tuple(folds)
+
+
+def span_of(config: RunConfig, data: FederatedData) -> tuple[date, date]:
+    """Return the first and the last day of issue that are scored.
+
+    Raises:
+        DataError: FL352, they are in the wrong order; FL210, the data do not cover the window that
+            they are taken from.
+    """
+    wanted = config.backtest
+    if wanted.first and wanted.last:
+        return wanted.first, wanted.last
+    splits = resolve(config.window, data)
+    first, last = (local_date(int(splits.test[k]), splits.timezone) for k in (0, -1))
+    first, last = wanted.first or first, wanted.last or last
+    if last < first:
+        raise DataError(
+            Fault(
+                "FL352",
+                f"the backtest would end on {last}, before it begins on {first}",
+                "[backtest] first, last; what is not given is as in [window]",
+                "give both days",
+            )
+        )
+    return first, last
+
+
+def seeds_of(config: RunConfig) -> tuple[int, ...]:
+    """Return the seeds that everything is done with."""
+    return config.backtest.seeds or (config.seed,)
+
+
+def fold_config(config: RunConfig, fold: Fold, seed: int, first: date) -> RunConfig:
+    """Return the configuration of a fold's comparison: all that decides its result.
+
+    Args:
+        config: The backtest's.
+        fold: The fold.
+        seed: Root of its randomness.
+        first: First day of the first fold.
+    """
+    settings = config.backtest
+    window: dict[str, object] = {
+        "test_start": fold.first,
+        "test_end": fold.last,
+        "test_days": None,
+    }
+    if settings.train_days is not None:
+        window |= {"train_start": None, "train_days": settings.train_days}
+    change: dict[str, object] = {
+        "seed": seed,
+        "window": config.window.model_copy(update=window),
+        "backtest": Backtest(),
+    }
+    if settings.warm_start and fold.number:
+        # Its models come from those of the folds before: these, too, decide its result.
+        change["backtest"] = settings.model_copy(update={"first": first, "last": None, "seeds": ()})
+        change["federation"] = config.federation.model_copy(update=_shortened(config))
+    return config.model_copy(update=change)
+
+
+def check(config: RunConfig) -> None:
+    """Look whether the configuration can be tried over time.
+
+    Raises:
+        ConfigError: FL350, with one fault for each thing that cannot.
+    """
+    faults = []
+    wanted = {
+        "engine": (config.engine, ("cohort", "loop")),
+        "[partition] kind": (config.partition.kind, ("natural",)),
+    }
+    for key, (given, possible) in wanted.items():
+        if given not in possible:
+            text = "a backtest follows meters through time, with the engines of this process"
+            hint = "use " + " or ".join(f'"{one}"' for one in possible)
+            faults.append(Fault("FL350", text, f'{key} = "{given}"', hint))
+    if config.protocol.enabled:
+        text = "a protocol says itself which windows are scored"
+        faults.append(Fault("FL350", text, "[protocol]", "leave it out"))
+    for name in config.compare.models if config.backtest.warm_start else ():
+        if name in TRAINED and getattr(getattr(config.models, name, None), "private", ()):
+            text = f"`{name}` keeps parameters on the clients: a run leaves them to nobody"
+            hint = f"use `[models.{name}] private = []`, leave it out, or `warm-start = false`"
+            faults.append(Fault("FL350", text, "[backtest] warm-start", hint))
+    if faults:
+        raise ConfigError(faults)
+
+
+def _shortened(config: RunConfig) -> dict[str, int]:
+    """Return the rounds of a warm start; epochs alone in the same proportion."""
+    rounds, asked = config.federation.num_server_rounds, config.backtest.refit_rounds
+    if asked is None:
+        return {}
+    alone = config.federation.epochs_alone
+    change = {"num_server_rounds": asked}
+    if alone:
+        change["epochs_alone"] = max(1, round(alone * asked / rounds))
+    return change
