@@ -20,11 +20,13 @@ from fl_inmetro.data.forecast_table import observed_rows
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.derived import Done, Dones, derive
 from fl_inmetro.errors import FederationError
+from fl_inmetro.fallback import keep_profile
 from fl_inmetro.federation.cohort_grid import CohortGrid
 from fl_inmetro.federation.grids import Interrupted, LoopGrid
 from fl_inmetro.federation.training import Outcome, train_group
 from fl_inmetro.learning.client import ClientData, ClientWorker, added_up, past_scale
 from fl_inmetro.learning.protocol import score_test
+from fl_inmetro.learning.quantile_linear import rounds_of
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.metrics import (
@@ -103,6 +105,7 @@ def execute(
         cost |= _by_protocol(config, own.measured)
         alone = shown.get(Job(job.model, "local"))
         emit(_scored(job.model, job.training, own.sums, alone.sums if alone else {}, **cost))
+    keep_profile(prepared, recorder)
     save_forecasts(rows, recorder.path / FORECAST_FILE, {"fl_inmetro.run": recorder.path.name})
 
 
@@ -124,7 +127,7 @@ def _run_job(
     settings = settings_of(job, config)
     learner = learner_for(job.model, settings.models)
     groups = groups_of(job, list(prepared.clients.values()))
-    rounds = 1 if learner.closed_form else settings.federation.num_server_rounds
+    rounds = rounds_of(learner, settings.federation.num_server_rounds)
     emit(
         events.RunStarted(
             job.model, job.training, len(prepared.clients), len(groups), rounds, recorder.resumed

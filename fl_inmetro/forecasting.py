@@ -7,7 +7,7 @@ any other, because the scale is taken from each client's own past.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -16,22 +16,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from fl_inmetro.config.fallback import Fallback
 from fl_inmetro.data.calendar import issue_times_utc_s, steps_per_week
-from fl_inmetro.data.forecast_table import INSTANT, forecast_rows
+from fl_inmetro.data.fleet_windows import alike, stacked
+from fl_inmetro.data.forecast_table import INSTANT
 from fl_inmetro.data.protocols import horizon_of, lead_of
 from fl_inmetro.data.series import ClientSeries, FederatedData
-from fl_inmetro.data.windows import windows_at
+from fl_inmetro.data.windows import index_of_issues
 from fl_inmetro.errors import DataError, Fault, RunError
-from fl_inmetro.metrics import ErrorSums, Forecast, level_of_column, naive_scale, score_fleet
+from fl_inmetro.fallback import ladder_of, without_readings
+from fl_inmetro.metrics import (
+    ErrorSums,
+    Forecast,
+    level_of_column,
+    naive_scale,
+    score_fleet,
+)
 from fl_inmetro.runs.record import RunRecord
+from fl_inmetro.served import NO_MODEL, Made
 from fl_inmetro.trained import Model
-from fl_inmetro.units import HOUR_S, iso_utc
+from fl_inmetro.units import iso_utc
 
 Ints = NDArray[np.int64]
 
-#: Why a client is left out.
-_NO_MODEL = "FL212 it has no model of its own in this local-only run"
-_NO_PAST = "FL206 no day of readings in the four weeks before any issue time"
+#: Windows whose features are computed together: as many as stay in a processor's caches.
+WINDOWS_AT_ONCE = 256
 
 REQUIRED = ("client_id", "issue_time_utc", "target_time_utc", "mean")
 
@@ -44,12 +53,15 @@ class Forecasts:
     """What `forecast` made, and what it could not make.
 
     Attributes:
-        table: `client_id`, `issue_time_utc`, `target_time_utc`, `mean` (kWh per step).
+        table: `client_id`, `issue_time_utc`, `target_time_utc`, `mean` (kWh per step), quantiles
+            where there are any, `method`, and `reason` where that is not the chosen model.
         issues: Issue times that were asked for.
         skipped: Client without any forecast to the reason.
         incomplete: Client to the number of issue times for which it has no forecast.
         stale_h: Client to the hours between its last reading and its last issue time, where that
             is more than a day: its forecasts rest on older readings than they should.
+        methods: Who made the forecasts, to how many (one for each client and issue time).
+        reasons: Why they are not the chosen model's, to how many.
     """
 
     table: pa.Table
@@ -57,19 +69,38 @@ class Forecasts:
     skipped: Mapping[str, str]
     incomplete: Mapping[str, int]
     stale_h: Mapping[str, int]
+    methods: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
 
 
 def forecast(
-    record: RunRecord, trained: Model, data: FederatedData, first: date, last: date
+    record: RunRecord,
+    trained: Model,
+    data: FederatedData,
+    first: date,
+    last: date,
+    fallback: Fallback | None = None,
+    annual_kwh: Mapping[str, float] | None = None,
 ) -> Forecasts:
     """Forecast every client of `data`, issued on each day from `first` to `last`.
 
-    A forecast needs a day of readings in the four weeks before its issue time, no more: readings
-    that end early make it worse, not impossible, and are reported.
+    A model needs a day of readings in the four weeks before its issue time, no more: readings that
+    end early make it worse, not impossible, and are reported. Where it should not be asked, others
+    stand in for it (`fallback.py`), and the table says who and why.
+
+    Args:
+        record: The run.
+        trained: A model of it.
+        data: The clients; they need not be the run's.
+        first: Local day of the first issue.
+        last: Local day of the last issue.
+        fallback: When others stand in; None = as the run's configuration says.
+        annual_kwh: Clients to the energy that they use in a year. They need not be among the data.
 
     Raises:
         DataError: FL207, the data are not on the resolution the model was trained on; no client
             could be forecast: FL212, none has a model, or FL206, none has a past.
+        RunError: FL720, a client is known by its year alone, and the run keeps no profile to lend.
     """
     _check_resolution(record, data)
     # As the run resolved them: a reference window has a clock of its own.
@@ -77,43 +108,48 @@ def forecast(
     issues = issue_times_utc_s(first, last, window["issue_time"], window["timezone"])
     asked = (record.config.window, record.config.protocol, data.resolution_s)
     horizon, lead = horizon_of(*asked), lead_of(*asked)
-    tables: list[pa.Table] = []
-    skipped: dict[str, str] = {}
-    incomplete: dict[str, int] = {}
-    stale_h: dict[str, int] = {}
-    for name, series in data.items():
-        windows = windows_at(series, issues, horizon, window["timezone"], known=False, lead=lead)
-        forecast = trained.forecast(name, windows)
-        if forecast is None:
-            skipped[name] = _NO_MODEL
-            continue
-        made = np.isfinite(forecast.mean_kwh).any(axis=1)
-        if not made.any():
-            skipped[name] = _NO_PAST
-            continue
-        tables.append(forecast_rows(name, windows, forecast))
-        if made.sum() < len(issues):
-            incomplete[name] = len(issues) - int(made.sum())
-        late_h = int(windows.issue_utc_s[made][-1] - _last_reading_utc_s(series)) // HOUR_S
-        if late_h > 24:
-            stale_h[name] = late_h
-    if not tables:
-        raise _nobody(skipped, data)
-    table = pa.concat_tables(tables)
-    # Plain text for other programs; Parquet stores it as compactly.
-    names = table["client_id"].cast(pa.string())
-    table = table.set_column(0, "client_id", names)
-    return Forecasts(table, len(issues), skipped, incomplete, stale_h)
+    settings = record.config.fallback if fallback is None else fallback
+    years = dict(annual_kwh or {})
+    ladder = ladder_of(record, trained, settings, years)
+    clients = {**without_readings(years, data, issues), **data}
+    chunks: dict[object, list[ClientSeries]] = {}
+    made = Made()
 
+    def serve(some: list[ClientSeries]) -> None:
+        windows = stacked(some, issues, horizon, window["timezone"], lead)
+        made.add(windows, trained, ladder)
 
-def _last_reading_utc_s(series: ClientSeries) -> int:
-    """Return the end of a client's last usable step."""
-    known = np.flatnonzero(series.valid)
-    return series.start_utc_s + (int(known[-1]) + 1 if known.size else 0) * series.resolution_s
+    at_once = max(WINDOWS_AT_ONCE // max(len(issues), 1), 1)
+    for name in sorted(clients):
+        series = clients[name]
+        # Refuses issue times that are not on its grid.
+        index_of_issues(series, issues)
+        chunk = chunks.setdefault(alike(series.site), [])
+        chunk.append(series)
+        if len(chunk) == at_once:
+            serve(chunk)
+            chunk.clear()
+    for chunk in chunks.values():
+        if chunk:
+            serve(chunk)
+    if not made.tables:
+        raise _nobody(made.skipped, data)
+    table = pa.concat_tables(made.tables, promote_options="default")
+    if len(chunks) > 1:
+        table = table.sort_by([(name, "ascending") for name in REQUIRED[:3]])
+    return Forecasts(
+        table,
+        len(issues),
+        dict(sorted(made.skipped.items())),
+        dict(sorted(made.incomplete.items())),
+        dict(sorted(made.stale_h.items())),
+        made.methods,
+        made.reasons,
+    )
 
 
 def _nobody(skipped: Mapping[str, str], data: FederatedData) -> DataError:
-    modelless = all(why == _NO_MODEL for why in skipped.values())
+    modelless = all(why == NO_MODEL for why in skipped.values())
     first = iso_utc(min(one.start_utc_s for one in data.values()))
     last = iso_utc(max(one.end_utc_s for one in data.values()))
     return DataError(

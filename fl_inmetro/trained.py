@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from fl_inmetro.calibrated import calibration_key
 from fl_inmetro.config.schema import ENSEMBLE, TRAINED
 from fl_inmetro.data.calendar import issue_times_utc_s, local_date
+from fl_inmetro.data.features import trailing_level
+from fl_inmetro.data.fleet_windows import FleetWindows
 from fl_inmetro.data.windows import Windows, windows_at
 from fl_inmetro.derived import Blend
 from fl_inmetro.errors import Fault, RunError
 from fl_inmetro.federation.training import best_private, best_state
 from fl_inmetro.learning.adaptive_conformal import follow
 from fl_inmetro.learning.blend import blended
-from fl_inmetro.learning.conformal import FleetCalibration
+from fl_inmetro.learning.conformal import Calibration, FleetCalibration, hour_blocks
 from fl_inmetro.learning.followed import FollowedFleet
 from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.update import Arrays, Learner
 from fl_inmetro.metrics import Forecast, joined_forecasts
+from fl_inmetro.models.design import Design
 from fl_inmetro.plan import Job, settings_of
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.weights import load as load_weights
@@ -40,6 +44,9 @@ class Model(Protocol):
 
     def forecast(self, client_id: str, windows: Windows) -> Forecast | None:
         """Forecast a client's windows; None where it has no model for that client."""
+
+    def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
+        """Forecast many clients at once; for each what `forecast` says of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +77,25 @@ class TrainedModel:
         state = self.state_for(client_id)
         if state is None:
             return None
+        return self._made(client_id, state, self.learner.design(windows, targets=False))
+
+    def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
+        """Forecast many clients at once; for each what `forecast` says of it.
+
+        What the model sees is computed for all of them at once. The network is asked client by
+        client: how float32 rounds depends on the size of a batch.
+        """
+        states = [self.state_for(name) for name in windows.names]
+        if all(state is None for state in states):
+            return [None] * len(states)
         design = self.learner.design(windows, targets=False)
+        asked = zip(windows.names, states, windows.rows(), strict=True)
+        return [
+            None if state is None else self._made(name, state, design.rows(rows))
+            for name, state, rows in asked
+        ]
+
+    def _made(self, client_id: str, state: Arrays, design: Design) -> Forecast:
         if self._module is not None and client_id not in self.private:
             assert isinstance(self.learner, GradientLearner)
             return self.learner.forecast_with(self._module, design)
@@ -103,16 +128,30 @@ class BlendedModel:
 
     def forecast(self, client_id: str, windows: Windows) -> Forecast | None:
         """Forecast a client's windows; None where no component has a model for that client."""
-        known = self.blend.weights_of(client_id)
-        weights = np.array(self.unseen) if known is None else known
+        weights = self._weights(client_id)
+        return _blend(
+            [
+                part.forecast(client_id, windows) if weight > 0 else None
+                for part, weight in zip(self.parts, weights, strict=True)
+            ],
+            weights,
+        )
+
+    def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
+        """Forecast many clients at once; for each what `forecast` says of it."""
+        weights = [self._weights(name) for name in windows.names]
+        nothing: list[Forecast | None] = [None] * len(weights)
         made = [
-            (forecast, weight)
-            for part, weight in zip(self.parts, weights, strict=True)
-            if weight > 0 and (forecast := part.forecast(client_id, windows)) is not None
+            part.forecast_fleet(windows) if any(own[k] > 0 for own in weights) else nothing
+            for k, part in enumerate(self.parts)
         ]
-        if not made:
-            return None
-        return blended([forecast for forecast, _ in made], [weight for _, weight in made])
+        return [
+            _blend(list(of), own) for of, own in zip(zip(*made, strict=True), weights, strict=True)
+        ]
+
+    def _weights(self, client_id: str) -> NDArray[np.float64]:
+        known = self.blend.weights_of(client_id)
+        return np.array(self.unseen) if known is None else known
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +176,19 @@ class CalibratedModel:
         made = self.plain.forecast(client_id, windows)
         own = self.calibration.of(client_id)
         return made if made is None or own is None else own.of(windows, made)
+
+    def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
+        """Forecast many clients at once; for each what `forecast` says of it."""
+        level = trailing_level(windows)
+        result: list[Forecast | None] = []
+        asked = zip(windows.names, self.plain.forecast_fleet(windows), windows.rows(), strict=True)
+        for name, made, rows in asked:
+            own = self.calibration.of(name)
+            if made is not None and own is not None:
+                block = hour_blocks(windows.one, len(own.offsets))
+                made = own.apply(made, level.scale_kwh[rows], block, level.floor_kwh[rows])
+            result.append(made)
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +238,10 @@ class FollowedModel:
             parts.append(followed.take(slice(len(before), None)))
         return joined_forecasts(parts)
 
+    def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
+        """Forecast many clients at once; for each what `forecast` says of it."""
+        return [self.forecast(name, windows.of(k)) for k, name in enumerate(windows.names)]
+
     def _before(self, asked: Windows) -> Windows:
         """Return the windows that the client learns from before the first that is asked for."""
         first_utc_s = int(asked.issue_utc_s[0])
@@ -214,6 +270,31 @@ def _joined(first: Windows, second: Windows) -> Windows:
         visible = np.concatenate([first.visible_from, second.visible_from])
     index = np.concatenate([first.issue_index, second.issue_index])
     return replace(second, issue_index=index, visible_from=visible)
+
+
+def mean_calibration(model: Model, client_id: str) -> Calibration | None:
+    """Return the calibration of a client that makes quantiles of a mean; None without one."""
+    own: Calibration | None = None
+    if isinstance(model, CalibratedModel):
+        own = model.calibration.of(client_id)
+    elif isinstance(model, FollowedModel):
+        start = model.fleet.of(client_id)
+        own = None if start is None else start.calibration()
+    return own if own is not None and own.of_mean else None
+
+
+def unfollowed(model: Model, client_id: str, windows: Windows) -> Forecast | None:
+    """Forecast without learning anything of the windows' readings, which are not the client's."""
+    if not isinstance(model, FollowedModel):
+        return model.forecast(client_id, windows)
+    made, start = model.plain.forecast(client_id, windows), model.fleet.of(client_id)
+    return made if made is None or start is None else start.calibration().of(windows, made)
+
+
+def _blend(made: Sequence[Forecast | None], weights: NDArray[np.float64]) -> Forecast | None:
+    """Return the mean of what there is of the components with some weight; None without any."""
+    used = [(f, w) for f, w in zip(made, weights, strict=True) if w > 0 and f is not None]
+    return blended([f for f, _ in used], [w for _, w in used]) if used else None
 
 
 #: How many memories back a client learns from.

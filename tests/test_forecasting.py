@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fl_inmetro import session
+from fl_inmetro.config.fallback import Fallback
 from fl_inmetro.config.schema import Simulator
 from fl_inmetro.data.calendar import issue_times_utc_s
 from fl_inmetro.data.forecast_table import write_forecasts
@@ -98,7 +99,11 @@ def test_forecasting_the_test_window_and_scoring_it_gives_the_scores_of_the_run(
     table, skipped = made.table, made.skipped
     assert skipped == {}
     assert table.num_rows == 4 * 7 * 24
-    assert table.column_names == ["client_id", "issue_time_utc", "target_time_utc", "mean"]
+    columns = ["client_id", "issue_time_utc", "target_time_utc", "mean", "method", "reason"]
+    assert table.column_names == columns
+    assert made.methods == {f"{model}/{training}": 4 * 7}
+    assert made.reasons == {}
+    assert table["reason"].null_count == table.num_rows
     own = record.forecasts(model, training)
     assert own is not None
     np.testing.assert_allclose(table["mean"].to_numpy(), own["mean"].to_numpy(), rtol=1e-12)
@@ -186,16 +191,26 @@ def test_a_forecast_may_begin_right_after_the_last_reading(record):
 def test_a_client_without_a_model_of_its_own_is_named(record, data):
     trained = trained_model(record, "mlp", "local")
     known = next(iter(data.values()))
-    made = forecast(record, trained, federated([known, series("new", 60)]), FIRST, LAST)
-    table, skipped = made.table, made.skipped
-    assert set(table["client_id"].cast(pa.string()).to_pylist()) == {known.client_id}
-    assert skipped["new"].startswith("FL212")
+    clients = federated([known, series("new", 60)])
+    made = forecast(record, trained, clients, FIRST, LAST, Fallback(enabled=False))
+    assert set(made.table["client_id"].to_pylist()) == {known.client_id}
+    assert made.skipped["new"].startswith("FL212")
+    # The ladder's next rung is the run's federated model.
+    made = forecast(record, trained, clients, FIRST, LAST)
+    assert made.methods == {"mlp/local": 7, "mlp/federated": 7}
+    assert made.reasons == {"no_model": 7}
+    other = forecast(record, trained_model(record, "mlp", "federated"), clients, FIRST, LAST)
+    own, expected = (
+        one.table.filter(pa.compute.equal(one.table["client_id"], "new"))["mean"].to_numpy()
+        for one in (made, other)
+    )
+    np.testing.assert_array_equal(own, expected)
 
 
 def test_nobody_to_forecast_is_fl206_with_the_reasons(record):
     trained = trained_model(record, "mlp", "federated")
     with pytest.raises(DataError) as caught:
-        forecast(record, trained, federated([series("new", 3)]), date(2025, 1, 1), date(2025, 1, 2))
+        forecast(record, trained, federated([series("new", 3)]), date(2026, 1, 1), date(2026, 1, 2))
     (fault,) = caught.value.faults
     assert fault.code == "FL206"
     assert "client new" in fault.where

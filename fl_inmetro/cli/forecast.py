@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from fl_inmetro.i18n import language, number, text
 if TYPE_CHECKING:
     from fl_inmetro.config import RunConfig
     from fl_inmetro.data.series import FederatedData
+    from fl_inmetro.forecasting import Forecasts
     from fl_inmetro.runs.record import RunRecord
 
 Source = Annotated[str, typer.Option("--data", metavar="SOURCE", help=text("cli.forecast.data"))]
@@ -37,6 +39,10 @@ def forecast(
     ],
     model: Annotated[str | None, typer.Option(help=text("cli.forecast.model"))] = None,
     training: Annotated[str | None, typer.Option(help=text("cli.forecast.training"))] = None,
+    new: Annotated[
+        list[str] | None,
+        typer.Option("--new", metavar="CLIENT=KWH", help=text("cli.forecast.new")),
+    ] = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -48,6 +54,7 @@ def forecast(
 
     _ordered(first, last)
     _parquet(output)
+    years = _years(new or [])
     from fl_inmetro import forecasting
     from fl_inmetro.runs.forecasts import save_forecasts
     from fl_inmetro.runs.record import RunRecord
@@ -57,13 +64,15 @@ def forecast(
     chosen = language(lang)
     record = RunRecord.open(find_run(runs, run))
     trained = trained_model(record, model, training)
-    data = _load(source, config, overrides, record)
-    made = forecasting.forecast(record, trained, data, first.date(), last.date())
+    data = load_source(source, config, overrides, record)
+    fallback = _settings(config, overrides, record, source).fallback
+    days = (first.date(), last.date())
+    made = forecasting.forecast(record, trained, data, *days, fallback, years)
     job = trained.job
     labels = {"model": job.model, "training": job.training}
     metadata = {f"fl_inmetro.{key}": value for key, value in {"run": record.id, **labels}.items()}
     save_forecasts([made.table], output, metadata)
-    clients = len(data) - len(made.skipped)
+    clients = len({*data, *years}) - len(made.skipped)
     if as_json:
         result = {
             "file": str(output),
@@ -75,6 +84,8 @@ def forecast(
             "skipped": dict(made.skipped),
             "incomplete": dict(made.incomplete),
             "stale_h": dict(made.stale_h),
+            "methods": dict(made.methods),
+            "reasons": dict(made.reasons),
             "simulated": data.manifest.simulated,
         }
         typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
@@ -86,6 +97,8 @@ def forecast(
         typer.echo(lacks, err=True)
     for name, hours in made.stale_h.items():
         typer.echo(text("cli.forecast.stale", chosen, client=name, hours=hours), err=True)
+    if made.reasons:
+        _tell_who(made, f"{job.model}/{job.training}", chosen)
     if data.manifest.simulated:
         typer.echo(text("cli.simulated", chosen))
     typer.echo(
@@ -117,7 +130,7 @@ def score(
     from fl_inmetro.metrics import client_scores
 
     chosen = language(lang)
-    data = _load(source, config, overrides)
+    data = load_source(source, config, overrides)
     scores, sums = forecasting.score_file(file, data)
     if as_json:
         per_client = {name: plain_scores(client_scores(s)) for name, s in sums.items()}
@@ -140,23 +153,69 @@ def score(
     print_whole(fleet_table(scores, chosen), Console(highlight=False))
 
 
-def _load(
+def load_source(
     source: str,
     config: Path | None,
     overrides: list[str] | None,
     record: RunRecord | None = None,
 ) -> FederatedData:
     """Load a source as `config` says; without one, as the run read its data."""
-    from fl_inmetro.config import load
-    from fl_inmetro.config.load import override
     from fl_inmetro.data.load import load as load_data
     from fl_inmetro.data.load import settings_for
 
-    if config is None and record is not None:
-        settings = override(_for_any_client(record.config, source), overrides or [])
-    else:
-        settings = load(config, overrides or [])
+    settings = _settings(config, overrides, record, source)
     return load_data(settings_for(source, settings.data), settings.seed)
+
+
+def _settings(
+    config: Path | None, overrides: list[str] | None, record: RunRecord | None, source: str
+) -> RunConfig:
+    from fl_inmetro.config import load
+    from fl_inmetro.config.load import override
+
+    if config is None and record is not None:
+        return override(_for_any_client(record.config, source), overrides or [])
+    return load(config, overrides or [])
+
+
+def _years(given: list[str]) -> dict[str, float]:
+    """Return clients and the energy of their year, kWh.
+
+    Raises:
+        ConfigError: FL222, of all that are no such pair.
+    """
+    from fl_inmetro.errors import ConfigError, Fault
+
+    years: dict[str, float] = {}
+    faults: list[Fault] = []
+    for pair in given:
+        name, _, energy = pair.rpartition("=")
+        try:
+            kwh = float(energy)
+        except ValueError:
+            kwh = math.nan
+        if name and name not in years and 0 < kwh < math.inf:
+            years[name] = kwh
+            continue
+        what = "named twice" if name in years else "no client and a number of kWh above 0"
+        hint = "write for example --new house-7=3200"
+        faults.append(Fault("FL222", f"`--new` is {what}", f"--new {pair}", hint))
+    if faults:
+        raise ConfigError(faults)
+    return years
+
+
+def _tell_who(made: Forecasts, model: str, chosen: str) -> None:
+    """Say how many forecasts are not the model's, why, and whose they are."""
+    why = ", ".join(
+        f"{text(f'cli.reason.{reason}', chosen)} ({n})" for reason, n in made.reasons.items()
+    )
+    total = sum(made.methods.values())
+    n = total - made.methods.get(model, 0)
+    typer.echo(text("cli.forecast.instead", chosen, n=n, of=total, model=model, why=why), err=True)
+    for method, count in made.methods.items():
+        if method != model:
+            typer.echo(text("cli.forecast.method", chosen, method=method, n=count), err=True)
 
 
 def _for_any_client(config: RunConfig, source: str) -> RunConfig:

@@ -21,6 +21,7 @@ from fl_inmetro.config.data import Data as Data
 from fl_inmetro.config.data import FileFormat as FileFormat
 from fl_inmetro.config.data import Simulator as Simulator
 from fl_inmetro.config.diagnostics import Diagnostics
+from fl_inmetro.config.fallback import Fallback
 from fl_inmetro.config.federation import Federation as Federation
 from fl_inmetro.config.models import Models
 from fl_inmetro.config.partition import Partition
@@ -33,6 +34,7 @@ from fl_inmetro.config.zones import Zone
 
 Learner = Literal[
     "ridge",
+    "quantile_linear",
     "nlinear",
     "mlp",
     "window_mlp",
@@ -207,6 +209,7 @@ class RunConfig(Table):
     ensemble: Ensemble = Ensemble()
     personalisation: Personalisation = Personalisation()
     conformal: Conformal = Conformal()
+    fallback: Fallback = Fallback()
     execution: Execution = Execution()
     virtual_time: VirtualTime = VirtualTime()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,10 +136,12 @@ class FleetProfile:
     Attributes:
         share: Shape (4, S), mean of load / scale; without a gap.
         scale_kwh: Median of the clients' scales, kWh per step.
+        total: The sums that it was made of, where it was.
     """
 
     share: Floats
     scale_kwh: float
+    total: ProfileSums | None = None
 
     @classmethod
     def of(cls, clients: Iterable[Windows], issue_utc_s: int) -> FleetProfile:
@@ -162,13 +164,35 @@ class FleetProfile:
             scales += [float(s) for s in trailing_level(at).scale_kwh if np.isfinite(s)]
         if total is None or not scales:
             raise ValueError("no client has a scale")
+        return cls.from_sums(total, float(np.median(scales)))
+
+    @classmethod
+    def from_sums(cls, total: ProfileSums, scale_kwh: float) -> FleetProfile:
+        """Return the profile of the summed clients; `scale_kwh` is the median of their scales."""
         with np.errstate(invalid="ignore", divide="ignore"):
             share = total.share / total.count
             any_day = total.share.sum(axis=0) / total.count.sum(axis=0)
         any_day = np.where(np.isnan(any_day), 1.0, any_day)
         share[:HOLIDAY] = np.where(np.isnan(share[:HOLIDAY]), any_day, share[:HOLIDAY])
         share[HOLIDAY] = np.where(np.isnan(share[HOLIDAY]), share[SUNDAY], share[HOLIDAY])
-        return cls(share, float(np.median(scales)))
+        return cls(share, scale_kwh, total)
+
+    def packed(self) -> dict[str, Floats]:
+        """Return what can be kept: the fleet's sums, and the median of the scales.
+
+        Raises:
+            ValueError: It was not made of sums.
+        """
+        if self.total is None:
+            raise ValueError("a profile is kept as the sums that it was made of")
+        scale_kwh = np.array([self.scale_kwh])
+        return {"share": self.total.share, "count": self.total.count, "scale_kwh": scale_kwh}
+
+    @classmethod
+    def unpacked(cls, arrays: Mapping[str, Floats]) -> FleetProfile:
+        """Return what `packed` was made of."""
+        total = ProfileSums(arrays["share"], arrays["count"])
+        return cls.from_sums(total, float(arrays["scale_kwh"][0]))
 
     def forecast_kwh(self, windows: Windows, scale_kwh: float) -> Floats:
         """Return the profile at a client's size; shape (N, H)."""

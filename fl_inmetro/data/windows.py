@@ -329,6 +329,20 @@ def windows_at(
     Raises:
         DataError: FL207, an issue time is not on the client's grid.
     """
+    index = index_of_issues(series, issue_utc_s)
+    inside = (index >= 0) & ((index < len(series)) | (not known))
+    windows = Windows(series, index[inside], horizon, timezone, lead=lead)
+    if not known or not len(windows):
+        return windows
+    return windows.take(np.flatnonzero(np.isfinite(windows.target_kwh()).any(axis=1)))
+
+
+def index_of_issues(series: ClientSeries, issue_utc_s: Ints) -> Ints:
+    """Return the steps of a series before which forecasts are issued; shape (N,).
+
+    Raises:
+        DataError: FL207, an issue time is not on the client's grid.
+    """
     index, rest = np.divmod(issue_utc_s - series.start_utc_s, series.resolution_s)
     if rest.any():
         odd = int(issue_utc_s[rest != 0][0])
@@ -340,8 +354,5 @@ def windows_at(
                 "choose an `issue-time` (and `timezone`) on the grid of the readings",
             )
         )
-    inside = (index >= 0) & ((index < len(series)) | (not known))
-    windows = Windows(series, index[inside], horizon, timezone, lead=lead)
-    if not known or not len(windows):
-        return windows
-    return windows.take(np.flatnonzero(np.isfinite(windows.target_kwh()).any(axis=1)))
+    result: Ints = index
+    return result

@@ -74,6 +74,10 @@ class Design:
         residual = np.where(self.known > 0, self.residual + self.base, 0.0).astype(np.float32)
         return replace(self, base=np.zeros_like(self.base), residual=residual)
 
+    def rows(self, rows: slice) -> Design:
+        """Return some of the windows; the arrays are shared, not copied."""
+        return Design(*(getattr(self, field.name)[rows] for field in fields(self)))
+
     def trainable(self) -> Design:
         """Return the windows with a usable past and at least one known target."""
         rows = np.isfinite(self.scale_kwh) & self.known.any(axis=1)

@@ -49,7 +49,8 @@ def test_forecasts_of_the_runs_own_clients(metered, tmp_path):
     assert (found["clients"], found["rows"], found["skipped"]) == (3, 3 * 3 * 24, {})
     assert (found["model"], found["training"], found["simulated"]) == ("mlp", "federated", False)
     table = pq.read_table(file)
-    assert table.column_names == COLUMNS
+    assert table.column_names == [*COLUMNS, "method", "reason"]
+    assert (found["methods"], found["reasons"]) == ({"mlp/federated": 9}, {})
     for name in COLUMNS[1:3]:
         assert table.schema.field(name).type.tz == "UTC"
     rows = rows_of(file)
@@ -119,7 +120,14 @@ def test_the_day_after_the_last_reading_can_be_forecast(metered, tmp_path):
     assert answer.code == 0
     assert "72 forecasts of 3 clients by mlp (federated)" in answer.out
     assert len(rows_of(file)) == 72
-    answer = forecast(metered, metered / "meters.csv", "2024-08-01", "2024-08-02", "-o", file)
+    # Five months later the fleet's profile at each client's own size is left, and it is said.
+    late = ("2024-08-01", "2024-08-02", "-o", file)
+    answer = forecast(metered, metered / "meters.csv", *late)
+    assert answer.code == 0
+    assert "6 of 6 forecasts are not by mlp/federated: readings too old (6)" in answer.err
+    assert "made by fleet_profile: 6" in answer.err
+    off = ("--set", "fallback.enabled=false")
+    answer = forecast(metered, metered / "meters.csv", *late, *off)
     (fault,) = answer.faults
     assert (answer.code, fault["code"]) == (4, "FL206")
     assert "readings go from 2024-01-01T00:00:00Z to 2024-03-01T00:00:00Z" in fault["hint"]
@@ -191,10 +199,47 @@ def test_local_models_serve_only_their_own_clients(compared, metered, tmp_path):
     root, _ = compared
     words = ("2024-02-20", "2024-02-20", "-o", tmp_path / "f.parquet", "--training", "local")
     answer = forecast(root.parent, metered / "meters.csv", *words)
+    assert "3 of 3 forecasts are not by mlp/local: no model for the client (3)" in answer.err
+    assert "made by mlp/federated: 3" in answer.err
+    words = (*words, "--set", "fallback.enabled=false")
+    answer = forecast(root.parent, metered / "meters.csv", *words)
     (fault,) = answer.faults
     assert (answer.code, fault["code"]) == (4, "FL212")
     assert "client a" in fault["where"]
     assert "--training federated" in fault["hint"]
+
+
+# ------------------------------------------------------------------------ known by its year
+def test_a_client_of_whom_only_the_year_is_known(metered, tmp_path):
+    file = tmp_path / "f.parquet"
+    words = ("2024-02-22", "2024-02-22", "-o", file)
+    source = metered / "meters.csv"
+    one = ("--new", "x=y=8760", "--json")
+    found = json.loads(forecast(metered, source, *words, *one).out)
+    assert (found["clients"], found["methods"]) == (
+        4,
+        {"mlp/federated": 3, "mlp/federated on fleet_profile": 1},
+    )
+    assert found["reasons"] == {"too_few_readings": 1}
+    rows = [row for row in rows_of(file) if row["client_id"] == "x=y"]
+    assert len(rows) == 24
+    small = np.array([row["mean"] for row in rows])
+    # A year of 8760 kWh is 1 kWh an hour, and twice the year is twice the forecast.
+    assert 0.4 < small.mean() < 2.5
+    assert forecast(metered, source, *words, "--new", "x=y=17520").code == 0
+    large = np.array([row["mean"] for row in rows_of(file) if row["client_id"] == "x=y"])
+    np.testing.assert_allclose(large, 2 * small, rtol=1e-5)
+
+
+def test_what_is_no_client_and_its_year_is_fl222(metered, tmp_path):
+    bad = ("a", "a=", "=3", "a=-1", "a=0", "a=nan", "a=inf")
+    words = [word for pair in (*bad, "b=3", "b=4") for word in ("--new", pair)]
+    answer = forecast(
+        metered, "simulator", "2024-02-22", "2024-02-22", "-o", tmp_path / "f.pq", *words
+    )
+    assert answer.code == 3
+    assert [fault["code"] for fault in answer.faults] == ["FL222"] * 8
+    assert answer.faults[-1]["where"] == "--new b=4"
 
 
 # ---------------------------------------------------------------------------- scoring
