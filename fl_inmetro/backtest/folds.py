@@ -14,7 +14,7 @@ from fl_inmetro.config.schema import TRAINED, RunConfig
 from fl_inmetro.data.calendar import local_date
 from fl_inmetro.data.series import FederatedData
 from fl_inmetro.data.splits import resolve
-from fl_inmetro.errors import ConfigError, DataError, Fault
+from fl_inmetro.errors import ConfigError, Fault
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def folds_of(first: date, last: date, refit_days: int) -> tuple[Fold, ...]:
     >>> [f.days for f in folds_of(date(2024, 1, 1), date(2024, 1, 10), 4)]
     [4, 4, 2]
     """
-    folds = []
+    folds: list[Fold] = []
     while first <= last:
         end = min(first + timedelta(days=refit_days - 1), last)
         folds.append(Fold(len(folds), first, end))
@@ -55,8 +55,8 @@ def span_of(config: RunConfig, data: FederatedData) -> tuple[date, date]:
     """Return the first and the last day of issue that are scored.
 
     Raises:
-        DataError: FL352, they are in the wrong order; FL210, the data do not cover the window that
-            they are taken from.
+        ConfigError: FL116, they are in the wrong order.
+        DataError: FL210, the data do not cover the window that they are taken from.
     """
     wanted = config.backtest
     if wanted.first and wanted.last:
@@ -65,9 +65,9 @@ def span_of(config: RunConfig, data: FederatedData) -> tuple[date, date]:
     first, last = (local_date(int(splits.test[k]), splits.timezone) for k in (0, -1))
     first, last = wanted.first or first, wanted.last or last
     if last < first:
-        raise DataError(
+        raise ConfigError(
             Fault(
-                "FL352",
+                "FL116",
                 f"the backtest would end on {last}, before it begins on {first}",
                 "[backtest] first, last; what is not given is as in [window]",
                 "give both days",
@@ -114,7 +114,7 @@ def check(config: RunConfig) -> None:
     """Look whether the configuration can be tried over time.
 
     Raises:
-        ConfigError: FL350, with one fault for each thing that cannot.
+        ConfigError: FL117, with one fault for each thing that cannot.
     """
     faults = []
     wanted = {
@@ -125,15 +125,16 @@ def check(config: RunConfig) -> None:
         if given not in possible:
             text = "a backtest follows meters through time, with the engines of this process"
             hint = "use " + " or ".join(f'"{one}"' for one in possible)
-            faults.append(Fault("FL350", text, f'{key} = "{given}"', hint))
+            faults.append(Fault("FL117", text, f'{key} = "{given}"', hint))
     if config.protocol.enabled:
         text = "a protocol says itself which windows are scored"
-        faults.append(Fault("FL350", text, "[protocol]", "leave it out"))
+        faults.append(Fault("FL117", text, "[protocol]", "leave it out"))
     for name in config.compare.models if config.backtest.warm_start else ():
-        if name in TRAINED and getattr(getattr(config.models, name, None), "private", ()):
+        own: object = getattr(config.models, name, None) if name in TRAINED else None
+        if getattr(own, "private", ()):
             text = f"`{name}` keeps parameters on the clients: a run leaves them to nobody"
             hint = f"use `[models.{name}] private = []`, leave it out, or `warm-start = false`"
-            faults.append(Fault("FL350", text, "[backtest] warm-start", hint))
+            faults.append(Fault("FL117", text, "[backtest] warm-start", hint))
     if faults:
         raise ConfigError(faults)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,10 +154,10 @@ def slices_of(row: RowPoints, clock: Clock) -> dict[str, dict[str, tuple[float, 
     # A day of 23 or 25 hours lies between two issues at times: rounded, not cut.
     day = np.rint((points.issue_utc_s - row.first_issue_utc_s) / DAY_S).astype(np.int64)
     first_h = clock.lead_s / HOUR_S
-    labels = {
-        "month": (month, lambda k: str(np.datetime64(int(k), "M"))),
+    labels: dict[str, tuple[Ints, Callable[[int], str]]] = {
+        "month": (month, lambda k: str(np.datetime64(k, "M"))),
         "lead": (lead, lambda k: f"{first_h + k * LEAD_H + 1:g}-{first_h + (k + 1) * LEAD_H:g}"),
-        "weekday": (there.weekday, lambda k: str(int(k))),
+        "weekday": (there.weekday, str),
         "age": (day // AGE_DAYS, lambda k: f"{k * AGE_DAYS}-{(k + 1) * AGE_DAYS - 1}"),
     }
     found: dict[str, dict[str, tuple[float, int]]] = {}

@@ -12,7 +12,7 @@ from fl_inmetro.backtest.folds import Fold, check, fold_config, folds_of, seeds_
 from fl_inmetro.config import RunConfig, config_hash
 from fl_inmetro.data.load import load
 from fl_inmetro.data.series import FederatedData
-from fl_inmetro.errors import Fault, RunError
+from fl_inmetro.errors import FederationError, Fault
 from fl_inmetro.federation.training import best_state
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.plan import Job, cut
@@ -48,8 +48,8 @@ class Study:
         data: The readings, where the caller has them already.
 
     Raises:
-        ConfigError: FL350, the configuration cannot be tried over time.
-        DataError: FL352, FL210: which days?
+        ConfigError: FL117, the configuration cannot be tried over time; FL116, nor these days.
+        DataError: FL210, the data do not cover the window.
     """
 
     def __init__(self, config: RunConfig, runs: Path, data: FederatedData | None = None) -> None:
@@ -73,7 +73,7 @@ class Study:
         """Return the steps that are done, with their runs.
 
         Raises:
-            RunError: FL351, a fold was made of other data.
+            FederationError: FL350, a fold was made of other data.
         """
         done = {s.config_hash: s for s in list_runs(self.path) if s.status == "completed"}
         found: dict[Step, RunRecord] = {}
@@ -133,9 +133,9 @@ class Study:
         before, now = record.manifest["data"].get("files", {}), dict(self.data.manifest.files)
         if before != now:
             changed = sorted(n for n in {*before, *now} if before.get(n) != now.get(n))
-            raise RunError(
+            raise FederationError(
                 Fault(
-                    "FL351",
+                    "FL350",
                     f"the data have changed since fold `{record.id}` was made",
                     "\n".join(changed[:5]),
                     f"restore them, or remove {self.path} and begin again",

@@ -17,7 +17,8 @@ def summary_of(study: Study) -> dict[str, Any]:
     """Return rows, slices, tests and folds of what is done; `rows` is empty where nothing is.
 
     Raises:
-        RunError: FL351, FL703, as the folds' runs.
+        FederationError: FL350, a fold was made of other data.
+        RunError: FL703, a fold's run is damaged.
     """
     done = study.finished()
     runs: dict[int, list[tuple[Fold, RunRecord]]] = {}

@@ -6,6 +6,7 @@ import typer
 
 from fl_inmetro.cli import data, runs
 from fl_inmetro.cli.attack import attack
+from fl_inmetro.cli.backtest import backtest
 from fl_inmetro.cli.coldstart import coldstart
 from fl_inmetro.cli.convergence import convergence
 from fl_inmetro.cli.explain import explain
@@ -53,6 +54,7 @@ app.command("run", help=text("cli.run.help"))(run)
 app.command("compare", help=text("cli.compare.help"))(compare)
 app.command("convergence", help=text("convergence.help"))(convergence)
 app.command("attack", help=text("attack.help"))(attack)
+app.command("backtest", help=text("backtest.help"))(backtest)
 app.command("coldstart", help=text("coldstart.help"))(coldstart)
 app.command("forecast", help=text("cli.forecast.help"))(forecast)
 app.command("export", help=text("export.help"))(export)
