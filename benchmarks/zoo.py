@@ -57,7 +57,7 @@ def config_of(source: str, model: str, args: argparse.Namespace) -> RunConfig:
             "data": {"source": source},
             "window": SETS[source],
             "federation": {"num_server_rounds": args.rounds},
-            "models": {} if model == "ridge" else {model: args.set},
+            "models": {} if model in ("ridge", "quantile_linear") else {model: args.set},
         }
     )
 
@@ -75,7 +75,7 @@ def measured(config: RunConfig, prepared: Prepared, *, test: bool) -> dict[str, 
     learner = learner_for(config.model, config.models)
     sent = set(outcome.state) - learner.private(outcome.state)
     numbers = {n: v.size for n, v in outcome.state.items() if n not in BUFFERS}
-    best = min(rounds, key=lambda r: r.nmae)
+    best = [r for r in rounds if r.is_best][-1]
     return {
         "set": config.data.source,
         "model": config.model,

@@ -19,6 +19,7 @@ from fl_inmetro.learning.closed_form import RidgeLearner
 from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.neural import ContextLearner, NLinearLearner
 from fl_inmetro.learning.onnx_form import Rows, to_onnx
+from fl_inmetro.learning.quantile_linear import QuantileLinearLearner
 from fl_inmetro.learning.update import Arrays, Learner
 from fl_inmetro.models.design import context_steps
 from fl_inmetro.runs.layout import write_whole
@@ -202,7 +203,7 @@ def _components(model: Model, client_id: str, weight: float) -> list[_Component]
 
 def _features(learner: Learner) -> tuple[str, ...]:
     groups: Any = ()
-    if isinstance(learner, RidgeLearner):
+    if isinstance(learner, RidgeLearner | QuantileLinearLearner):
         groups = learner.settings.features
     elif isinstance(learner, GradientLearner):
         groups = getattr(learner.settings, "features", ())

@@ -58,6 +58,26 @@ class Ridge(Table):
     )
 
 
+class QuantileLinear(Table):
+    """A mean and quantiles, each linear in the row features, in rounds of sums.
+
+    Attributes:
+        levels: Levels of the quantiles.
+        alpha: Penalty on the standardised coefficients, per training row.
+        rounds: Rounds at most, the first of them ridge's.
+        tolerance: No round more once none would lower a level's loss by this share of it.
+        features: Feature groups (see `data/features.py`).
+    """
+
+    levels: Levels = (0.1, 0.5, 0.9)
+    alpha: float = Field(1e-4, ge=0)
+    rounds: int = Field(40, ge=2)
+    tolerance: float = Field(3e-5, gt=0, lt=1)
+    features: tuple[Feature, ...] = Field(
+        ("lags", "day_profiles", "recent", "calendar"), min_length=1
+    )
+
+
 class Gradient(Table):
     """How a client trains a gradient model during its local epochs.
 
@@ -328,6 +348,7 @@ class Models(Table):
     """Settings of each learner, used when that learner is run or compared."""
 
     ridge: Ridge = Ridge()
+    quantile_linear: QuantileLinear = QuantileLinear()
     nlinear: NLinear = NLinear()
     mlp: Mlp = Mlp()
     window_mlp: WindowMlp = WindowMlp()

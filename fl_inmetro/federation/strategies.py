@@ -45,7 +45,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
     Args:
         roster: Clients and their nodes, from enrolment.
         merge: How a round's updates become the next state.
-        closed_form: Replies are sums of any shape, and one round is enough.
+        closed_form: Replies are sums of any shape; the model is that of the last round.
         settings: Rounds, fraction, epochs, quorum.
         seed: Root seed.
         work: What the clients do in a round; None = the epochs of `settings`.
@@ -59,6 +59,8 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         emit: Where events go.
         after_round: Called with the progress after each round (checkpoints).
         rate_of: Round to the share of the clients' learning rate in it.
+        sum_rounds: Rounds of a closed form, at most.
+        is_done: Whether a state needs no more rounds.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         emit: events.Emit = lambda event: None,
         after_round: Callable[[Progress], None] = lambda progress: None,
         rate_of: Callable[[int], float] = lambda number: 1.0,
+        sum_rounds: int = 1,
+        is_done: Callable[[Arrays], bool] = lambda state: False,
     ) -> None:
         self._roster = roster
         self._names = {node: name for name, node in roster.nodes.items()}
@@ -94,6 +98,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self._emit = emit
         self._after_round = after_round
         self._rate_of = rate_of
+        self._sum_rounds, self._is_done = sum_rounds, is_done
         self._work = work or LocalWork(epochs=settings.local_epochs)
         self._gate = gate or Gate()
         self._quorum = Quorum(settings, self._gate, closed_form=closed_form)
@@ -177,8 +182,12 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         stopped: nothing else is carried from round to round.
         """
         if self._closed_form:
-            num_rounds = 1
-        while progress.round < num_rounds and not progress.is_stuck(self._settings.patience):
+            num_rounds = self._sum_rounds
+        while (
+            progress.round < num_rounds
+            and not progress.is_stuck(self._settings.patience)
+            and not self._is_done(progress.state)
+        ):
             progress = self._one_round(grid, progress, timeout)
             self._after_round(progress)
         return progress
@@ -213,7 +222,8 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         scores = self._validated(grid, number, served, timeout)
         moved = self._round_bytes_down + self._round_bytes_up
         memory = prefixed(_SERVER, self._memory) | prefixed(_STANDING, self._standing.to_arrays())
-        last = self._settings.keep == "last"
+        # What is solved for has one solution; validation chooses among ways to it.
+        last = self._settings.keep == "last" or self._closed_form
         after = progress.after(
             state, scores, moved, simulated_s, memory, keep_last=last, served=served
         )

@@ -27,6 +27,7 @@ from fl_inmetro.federation.selection import SAMPLERS
 from fl_inmetro.federation.strategies import FederatedStrategy
 from fl_inmetro.federation.virtual_time import fleet_of
 from fl_inmetro.learning.private import PrivateFleet
+from fl_inmetro.learning.quantile_linear import is_done, rounds_of
 from fl_inmetro.learning.update import Arrays, Learner
 from fl_inmetro.learning.work import LocalWork, cosine, steps_of
 from fl_inmetro.metrics import ErrorSums
@@ -148,8 +149,8 @@ def train_group(
     if learner.closed_form and (idle or own.average):
         named = ", ".join(f"`{name}`" for name in idle) or "`average`"
         text = (
-            f"{named} has no part in {learner.name}: its sums are added once, and "
-            "the gate looks at their form and at values that are not finite only"
+            f"{named} has no part in {learner.name}: its sums are added as they "
+            "are, and the gate asks whether they can be those of any rows"
         )
         emit(events.Note("warning", text))
     merge = merge_for(
@@ -191,6 +192,8 @@ def train_group(
         emit=emit,
         after_round=keep,
         rate_of=_rate_of(learner, settings.num_server_rounds),
+        sum_rounds=rounds_of(learner, 1),
+        is_done=partial(is_done, learner),
     )
     spent = spent_before
     if not done:
@@ -198,6 +201,10 @@ def train_group(
         members = len(roster.nodes)
         emit(events.GroupStarted(group.number, group.name, members, progress.n_bytes))
         progress = strategy.run(grid, progress, settings.num_server_rounds, settings.timeout_s)
+        several = rounds_of(learner, 1) > 1 and learner.closed_form
+        if several and group.checkpointed and not is_done(learner, progress.state):
+            text = f"{learner.name} had not converged after {progress.round} rounds: raise `rounds`"
+            emit(events.Note("warning", text))
         spent = seconds()
         # The event first: a crash in between repeats it, and never loses it.
         emit(events.GroupFinished(group.number, progress.best_round, progress.best_nmae))

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from fl_inmetro.errors import Fault, RunError
 from fl_inmetro.learning.closed_form import RidgeLearner
 from fl_inmetro.learning.gradient import GradientLearner
+from fl_inmetro.learning.quantile_linear import QuantileLinearLearner
 from fl_inmetro.learning.update import Arrays, Learner
 from fl_inmetro.models.design import CLIP
-from fl_inmetro.models.heads import Head, PointHead
+from fl_inmetro.models.heads import Head, PointHead, QuantileHead
 
 if TYPE_CHECKING:
     import onnx
@@ -61,10 +62,10 @@ class Whole(nn.Module):
         return (mean,) if quantiles is None else (mean, quantiles)
 
 
-class RidgeNetwork(nn.Module):
-    """Ridge as a network: the rows cut at five deviations, then one product, in float64.
+class LinearNetwork(nn.Module):
+    """Ridge, or several such, as a network: rows cut at five deviations, one product, in float64.
 
-    Shapes: x (N, H, F) → (N, H).
+    Shapes: x (N, H, F) → (N, H); for coefficients (R, F+1), (N, H, R).
     """
 
     low: Tensor
@@ -76,15 +77,17 @@ class RidgeNetwork(nn.Module):
         self.register_buffer("low", torch.from_numpy(state["x_mean"] - reach))
         self.register_buffer("high", torch.from_numpy(state["x_mean"] + reach))
         coefficients = torch.from_numpy(np.asarray(state["coefficients"], dtype=np.float64))
-        self.linear = nn.Linear(len(coefficients) - 1, 1, dtype=torch.float64)
-        self.linear.load_state_dict({"weight": coefficients[None, :-1], "bias": coefficients[-1:]})
+        self.shape = coefficients.shape[:-1]
+        rows = coefficients.reshape(-1, coefficients.shape[-1])
+        self.linear = nn.Linear(rows.shape[1] - 1, len(rows), dtype=torch.float64)
+        self.linear.load_state_dict({"weight": rows[:, :-1], "bias": rows[:, -1]})
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the correction."""
         seen = torch.minimum(torch.maximum(x.double(), self.low), self.high)
         # Two dimensions, so that the product is one Gemm.
         flat: Tensor = self.linear(seen.flatten(0, 1))
-        return flat.reshape(x.shape[0], x.shape[1]).float()
+        return flat.reshape(x.shape[0], x.shape[1], *self.shape).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +113,12 @@ def whole_of(learner: Learner, state: Arrays) -> Whole:
         TypeError: A learner of no known family.
     """
     if isinstance(learner, RidgeLearner):
-        return Whole(RidgeNetwork(state), PointHead("mse")).eval()
+        return Whole(LinearNetwork(state), PointHead("mse")).eval()
+    if isinstance(learner, QuantileLinearLearner):
+        return Whole(LinearNetwork(state), QuantileHead(learner.settings.levels, 1.0)).eval()
     if isinstance(learner, GradientLearner):
         return Whole(learner.loaded(state), learner.head).eval()
-    raise TypeError(f"{learner.name} is neither ridge nor a network")
+    raise TypeError(f"{learner.name} is neither linear nor a network")
 
 
 def to_onnx(

@@ -20,6 +20,9 @@ Flags = NDArray[np.bool_]
 #: Names of the sums.
 NAMES = ("gram", "moment", "square")
 
+#: Names of those of weighted points, each but `points` once for each level.
+WEIGHTED = ("gram", "moment", "points", "square")
+
 #: Penalty of the clients' own solutions: strong, for many features say nearly the same.
 _OWN_ALPHA = 1.0
 
@@ -107,6 +110,24 @@ def far_off(sums: Sums, limit: float) -> tuple[Floats, dict[int, str]]:
         int(k): f"its {_named(int(place[k]), ratio.shape[1])} lies {far[k]:.4g} times as far from "
         "the cohort's median as the median client's"
         for k in np.flatnonzero(~(far <= limit))
+    }
+
+
+def out_of_weight(sums: Sums, points: Floats, limit: float) -> dict[int, str]:
+    """Return the places of clients whose points weigh too much beside the others', with the reason.
+
+    A point weighs 1 / (ε + |u|), so one that is fitted well weighs much; of all of a client's the
+    mean may be `limit` times the median client's, no more: it scales all that the client adds.
+
+    Shapes: `points` (K,).
+    """
+    if len(sums) < FEWEST:
+        return {}
+    each = np.divide(sums.gram[:, -1, -1], points, out=np.full(len(sums), np.inf), where=points > 0)
+    usual = float(np.median(each))
+    return {
+        int(k): f"its points weigh {each[k] / usual:.4g} times as much as the median client's"
+        for k in np.flatnonzero(~(each <= limit * usual))
     }
 
 

@@ -14,6 +14,7 @@ from fl_inmetro.learning.neural import (
     WindowMlpLearner,
 )
 from fl_inmetro.learning.own import OwnLearner
+from fl_inmetro.learning.quantile_linear import QuantileLinearLearner
 from fl_inmetro.learning.update import Learner
 from fl_inmetro.learning.zoo import (
     CycleNetLearner,
@@ -27,6 +28,7 @@ from fl_inmetro.learning.zoo import (
 
 LEARNERS: dict[str, Callable[[Models], Learner]] = {
     "ridge": lambda models: RidgeLearner(models.ridge),
+    "quantile_linear": lambda models: QuantileLinearLearner(models.quantile_linear),
     "nlinear": lambda models: NLinearLearner(models.nlinear),
     "mlp": lambda models: MlpLearner(models.mlp),
     "window_mlp": lambda models: WindowMlpLearner(models.window_mlp),

@@ -45,7 +45,7 @@ def test_enrolment_counts_points_and_says_the_shape(members, name):
     assert enrolment.points == expected
     assert enrolment.horizon == 24
     context = context_steps(CONTEXT_H, 3600)
-    if name in ("ridge", "mlp"):
+    if name in ("ridge", "quantile_linear", "mlp"):
         assert enrolment.x_shape[0] == 24
     else:
         assert enrolment.x_shape == (context + BEHIND.get(name, 0),)

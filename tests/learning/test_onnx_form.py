@@ -14,6 +14,7 @@ from fl_inmetro.config.models import Models
 from fl_inmetro.errors import RunError
 from fl_inmetro.learning import onnx_form
 from fl_inmetro.learning.onnx_form import TOLERANCE, normal_quantile, to_onnx, whole_of
+from fl_inmetro.learning.quantile_linear import rounds_of
 from fl_inmetro.learning.table import LEARNERS, learner
 from fl_inmetro.learning.work import LocalWork
 from tests.fleets import series, windows
@@ -43,14 +44,15 @@ SEEN = windows(series("a", 40, gaps=0.03), range(20, 27), horizon=12)
 def made(name: str, **more: Any):
     """A learner, a state in which every parameter has been drawn, and its inputs."""
     own = dict(SIZES.get(name, {})) | more
-    if name not in ("ridge", "mlp"):
+    if name not in ("ridge", "quantile_linear", "mlp"):
         own.setdefault("context_h", 24)
     one = learner(name, Models.model_validate({name: own}))
     design = one.design(SEEN)
     state = one.initial(one.enrol(design), 1, design.x.shape[1:], design.base.shape[1])
-    if name == "ridge":
-        sums, _ = one.update(state, design, LocalWork(), 0)
-        return one, one.finish(state, sums), design.x
+    if name in ("ridge", "quantile_linear"):
+        for _ in range(rounds_of(one, 1)):
+            state = one.finish(state, one.update(state, design, LocalWork(), 0)[0])
+        return one, state, design.x
     rng = seeds.derive(1, "onnx", name)
     for key, _ in one.module(state).named_parameters():  # heads of zeros would agree with anything
         state[key] = rng.normal(0, 0.3, state[key].shape).astype(np.float32)
@@ -102,8 +104,21 @@ def test_ridge_is_one_gemm_and_gives_what_the_learner_forecasts():
     np.testing.assert_allclose(design.to_kwh(mean), one.forecast(state, design).mean_kwh, rtol=1e-6)
 
 
+def test_linear_quantiles_are_one_gemm_and_what_the_learner_forecasts():
+    one, state, x = made("quantile_linear", rounds=4, levels=[0.05, 0.5, 0.9, 0.95])
+    state["coefficients"][[1, 3]] = state["coefficients"][[3, 1]]  # they cross: the graph sorts
+    proto, model = held(one, state, x)
+    assert [n.op_type for n in proto.graph.node].count("Gemm") == 1
+    design = one.design(SEEN, targets=False)
+    session = onnxruntime.InferenceSession(model.bytes, providers=["CPUExecutionProvider"])
+    mean, quantiles = session.run(None, {"x": design.x})
+    wanted = one.forecast(state, design)
+    np.testing.assert_allclose(design.to_kwh(mean), wanted.mean_kwh, rtol=1e-6)
+    np.testing.assert_allclose(design.to_kwh(quantiles), wanted.quantiles_kwh, rtol=1e-6)
+
+
 def test_every_learner_of_the_table_is_tested_here():
-    assert {*SIZES, "ridge"} == set(LEARNERS)
+    assert {*SIZES, "ridge", "quantile_linear"} == set(LEARNERS)
 
 
 def test_recurrent_networks_are_single_operators():

@@ -31,7 +31,7 @@ def scaled(sums: Arrays, factor: float) -> Arrays:
     Σz(ar) = aΣzr and Σ(ar)² = a²Σr²; below zero the solution is turned round.
     """
     return {
-        "gram": sums["gram"],
+        **sums,
         "moment": factor * sums["moment"],
         "square": factor**2 * sums["square"],
     }
