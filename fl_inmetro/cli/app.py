@@ -12,6 +12,7 @@ from fl_inmetro.cli.convergence import convergence
 from fl_inmetro.cli.explain import explain
 from fl_inmetro.cli.export import export
 from fl_inmetro.cli.forecast import forecast, score
+from fl_inmetro.cli.importance import importance
 from fl_inmetro.cli.reconcile import reconcile
 from fl_inmetro.cli.report import report_command
 from fl_inmetro.cli.run import compare, run
@@ -64,4 +65,5 @@ app.add_typer(data.app, name="data")
 runs.app.command("test", help=text("runs.command.test"))(versus_command)
 app.add_typer(runs.app, name="runs")
 app.command("report", help=text("runs.command.report"))(report_command)
-app.command("explain", help=text("cli.explain.help"))(explain)
+app.command("importance", help=text("explain.importance"))(importance)
+app.command("explain", help=text("explain.help"))(explain)
