@@ -13,10 +13,10 @@ from functools import partial
 from fl_inmetro.config.conformal import Conformal
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.derived import Done, Parts, scored
-from fl_inmetro.learning.adaptive_conformal import follow
+from fl_inmetro.learning.adaptive_conformal import follow_on
 from fl_inmetro.learning.client import ClientData, added_up
 from fl_inmetro.learning.conformal import FleetCalibration, Scores, calibrated, scores_of
-from fl_inmetro.learning.followed import FollowedFleet, followed
+from fl_inmetro.learning.followed import Ended, FollowedFleet, followed
 from fl_inmetro.metrics import ErrorSums, Forecast
 from fl_inmetro.plan import Job
 
@@ -54,12 +54,13 @@ def calibrate(
     asked = {name: partial(ask, name) for name in clients if name in done.validation}
     fleet = _fleet(asked, settings, clients, alone=job.training == "local")
     test: dict[str, Parts] = {}
+    ended: dict[str, Ended] = {}
     sums: dict[str, ErrorSums] = {}
     for name, client in clients.items():
         if name not in done.test:
             continue
         made = tuple(
-            _calibrated(fleet, name, windows, forecast)
+            _calibrated(fleet, name, windows, forecast, ended)
             for windows, forecast in zip(client.test, done.test[name], strict=True)
         )
         test[name] = made
@@ -67,6 +68,10 @@ def calibrate(
             (windows.scored_as, scored(windows, forecast))
             for windows, forecast in zip(client.test, made, strict=True)
         )
+    if isinstance(fleet, FollowedFleet):
+        # Who holds several meters follows each of them, and stands at no one place.
+        own = {name: ended[name] for name in ended if len(clients[name].test) == 1}
+        fleet = replace(fleet, ended=own)
     shared = job.training in ("federated", "personalised")
     moved = 2 * len(asked) * counts_bytes if shared else 0
     return replace(done, test=test, sums=sums, n_bytes=done.n_bytes + moved), fleet
@@ -86,12 +91,24 @@ def _fleet(
 
 
 def _calibrated(
-    fleet: FleetCalibration | FollowedFleet, name: str, windows: Windows, forecast: Forecast
+    fleet: FleetCalibration | FollowedFleet,
+    name: str,
+    windows: Windows,
+    forecast: Forecast,
+    ended: dict[str, Ended],
 ) -> Forecast:
-    """Return a client's forecasts of one meter; a client without calibration keeps its own."""
+    """Return a client's forecasts of one meter; a client without calibration keeps its own.
+
+    Where it has followed to is noted in `ended`.
+    """
     if isinstance(fleet, FollowedFleet):
         start = fleet.of(name)
-        return forecast if start is None else follow(start, windows, forecast)[0]
+        if start is None:
+            return forecast
+        done = follow_on(start, windows, forecast)
+        if len(windows):
+            ended[name] = Ended.of(start, done, windows.issue_utc_s)
+        return done.forecast
     own = fleet.of(name)
     return forecast if own is None else own.of(windows, forecast)
 

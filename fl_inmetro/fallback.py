@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_inmetro.calibrated_model import mean_calibration, unfollowed
 from fl_inmetro.config.fallback import Fallback
 from fl_inmetro.data.ailments import Reason, flat_steps
 from fl_inmetro.data.calendar import steps_per_day
@@ -34,7 +35,7 @@ from fl_inmetro.plan import Prepared
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.recorder import Recorder
 from fl_inmetro.runs.weights import load as load_weights
-from fl_inmetro.trained import Model, mean_calibration, trained_model, unfollowed
+from fl_inmetro.trained import Model, trained_model
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

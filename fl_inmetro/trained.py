@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from fl_inmetro.calibrated import calibration_key
+from fl_inmetro.calibrated_model import CalibratedModel as CalibratedModel
+from fl_inmetro.calibrated_model import FollowedModel as FollowedModel
 from fl_inmetro.config.schema import ENSEMBLE, TRAINED
-from fl_inmetro.data.calendar import issue_times_utc_s, local_date
-from fl_inmetro.data.features import trailing_level
 from fl_inmetro.data.fleet_windows import FleetWindows
-from fl_inmetro.data.windows import Windows, windows_at
+from fl_inmetro.data.windows import Windows
 from fl_inmetro.derived import Blend
 from fl_inmetro.errors import Fault, RunError
 from fl_inmetro.federation.training import best_private, best_state
-from fl_inmetro.learning.adaptive_conformal import follow
 from fl_inmetro.learning.blend import blended
-from fl_inmetro.learning.conformal import Calibration, FleetCalibration, hour_blocks
+from fl_inmetro.learning.conformal import FleetCalibration
 from fl_inmetro.learning.followed import FollowedFleet
 from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.update import Arrays, Learner
-from fl_inmetro.metrics import Forecast, joined_forecasts
+from fl_inmetro.metrics import Forecast
+from fl_inmetro.model import Model as Model
 from fl_inmetro.models.design import Design
 from fl_inmetro.plan import Job, settings_of
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.weights import load as load_weights
-from fl_inmetro.units import DAY_S
-
-
-class Model(Protocol):
-    """What a job of a run has come to."""
-
-    @property
-    def job(self) -> Job:
-        """What it is and how it was trained."""
-
-    def forecast(self, client_id: str, windows: Windows) -> Forecast | None:
-        """Forecast a client's windows; None where it has no model for that client."""
-
-    def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
-        """Forecast many clients at once; for each what `forecast` says of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,151 +138,10 @@ class BlendedModel:
         return np.array(self.unseen) if known is None else known
 
 
-@dataclass(frozen=True, eq=False)
-class CalibratedModel:
-    """A model whose quantiles are calibrated on each client.
-
-    Attributes:
-        plain: The model.
-        calibration: By client, and for one that was never seen.
-    """
-
-    plain: Model
-    calibration: FleetCalibration
-
-    @property
-    def job(self) -> Job:
-        """What it is and how it was trained."""
-        return self.plain.job
-
-    def forecast(self, client_id: str, windows: Windows) -> Forecast | None:
-        """Forecast a client's windows; None where it has no model for that client."""
-        made = self.plain.forecast(client_id, windows)
-        own = self.calibration.of(client_id)
-        return made if made is None or own is None else own.of(windows, made)
-
-    def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
-        """Forecast many clients at once; for each what `forecast` says of it."""
-        level = trailing_level(windows)
-        result: list[Forecast | None] = []
-        asked = zip(windows.names, self.plain.forecast_fleet(windows), windows.rows(), strict=True)
-        for name, made, rows in asked:
-            own = self.calibration.of(name)
-            if made is not None and own is not None:
-                block = hour_blocks(windows.one, len(own.offsets))
-                made = own.apply(made, level.scale_kwh[rows], block, level.floor_kwh[rows])
-            result.append(made)
-        return result
-
-
-@dataclass(frozen=True, eq=False)
-class FollowedModel:
-    """A model whose quantiles follow each client from day to day.
-
-    What a client has learnt since the run's first test day is learnt again from the readings that
-    are there: a forecast of a test day is the one that was scored, a later one goes on from it.
-
-    Attributes:
-        plain: The model.
-        fleet: What each client follows from.
-        issue_time: Local time of issue of the run, HH:MM.
-    """
-
-    plain: Model
-    fleet: FollowedFleet
-    issue_time: str
-
-    @property
-    def job(self) -> Job:
-        """What it is and how it was trained."""
-        return self.plain.job
-
-    def forecast(self, client_id: str, windows: Windows) -> Forecast | None:
-        """Forecast a client's windows; None where it has no model for that client.
-
-        Windows that were issued before the run's first test day are calibrated by the validation
-        days alone; nothing is learnt from them.
-
-        Shapes: windows by time of issue.
-        """
-        made = self.plain.forecast(client_id, windows)
-        start = self.fleet.of(client_id)
-        if made is None or start is None or not len(windows):
-            return made
-        early = windows.issue_utc_s < self.fleet.since_utc_s
-        parts = [start.calibration().of(windows.take(early), made.take(early))]
-        if not early.all():
-            asked = windows.take(~early)
-            before = self._before(asked)
-            every = _joined(before, asked)
-            past = self.plain.forecast(client_id, before)
-            assert past is not None
-            plain = joined_forecasts([past, made.take(~early)])
-            followed, _ = follow(start, every, plain)
-            parts.append(followed.take(slice(len(before), None)))
-        return joined_forecasts(parts)
-
-    def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
-        """Forecast many clients at once; for each what `forecast` says of it."""
-        return [self.forecast(name, windows.of(k)) for k, name in enumerate(windows.names)]
-
-    def _before(self, asked: Windows) -> Windows:
-        """Return the windows that the client learns from before the first that is asked for."""
-        first_utc_s = int(asked.issue_utc_s[0])
-        # Beyond it an error has lost all but e⁻⁸ of its weight.
-        reach_s = int(_MEMORIES * self.fleet.settings.memory_days * DAY_S)
-        since_utc_s = max(self.fleet.since_utc_s, first_utc_s - reach_s)
-        zone = asked.timezone
-        issues = issue_times_utc_s(
-            local_date(since_utc_s, zone), local_date(first_utc_s, zone), self.issue_time, zone
-        )
-        issues = issues[(issues >= since_utc_s) & (issues < first_utc_s)]
-        index = windows_at(
-            asked.series, issues, asked.horizon, zone, known=False, lead=asked.lead
-        ).issue_index
-        visible = asked.visible_from
-        if visible is not None:
-            index = index[index >= visible[0]]
-            visible = np.full(index.shape, visible[0])
-        return replace(asked, issue_index=index, visible_from=visible)
-
-
-def _joined(first: Windows, second: Windows) -> Windows:
-    """Return the windows of two stretches of one meter as one."""
-    visible = None
-    if first.visible_from is not None and second.visible_from is not None:
-        visible = np.concatenate([first.visible_from, second.visible_from])
-    index = np.concatenate([first.issue_index, second.issue_index])
-    return replace(second, issue_index=index, visible_from=visible)
-
-
-def mean_calibration(model: Model, client_id: str) -> Calibration | None:
-    """Return the calibration of a client that makes quantiles of a mean; None without one."""
-    own: Calibration | None = None
-    if isinstance(model, CalibratedModel):
-        own = model.calibration.of(client_id)
-    elif isinstance(model, FollowedModel):
-        start = model.fleet.of(client_id)
-        own = None if start is None else start.calibration()
-    return own if own is not None and own.of_mean else None
-
-
-def unfollowed(model: Model, client_id: str, windows: Windows) -> Forecast | None:
-    """Forecast without learning anything of the windows' readings, which are not the client's."""
-    if not isinstance(model, FollowedModel):
-        return model.forecast(client_id, windows)
-    made, start = model.plain.forecast(client_id, windows), model.fleet.of(client_id)
-    return made if made is None or start is None else start.calibration().of(windows, made)
-
-
 def _blend(made: Sequence[Forecast | None], weights: NDArray[np.float64]) -> Forecast | None:
     """Return the mean of what there is of the components with some weight; None without any."""
     used = [(f, w) for f, w in zip(made, weights, strict=True) if w > 0 and f is not None]
     return blended([f for f, _ in used], [w for _, w in used]) if used else None
-
-
-#: How many memories back a client learns from.
-_MEMORIES = 8
 
 
 def trained_model(

@@ -178,10 +178,15 @@ class FleetWindows(Windows):
         index = self.one.issue_index - shift
         return Windows(series, index, self.horizon, self.timezone, lead=self.lead)
 
+    def part(self, places: slice) -> FleetWindows:
+        """Return the windows of some of the clients."""
+        clients = self.clients[places]
+        index = np.tile(self.one.issue_index, len(clients))
+        return replace(self, issue_index=index, clients=clients)
+
     def at(self, issue_utc_s: Ints) -> FleetWindows:
         """Return the windows of the same clients at other issue times."""
-        grid = replace(self.series, start_utc_s=self.series.start_utc_s)
-        index = (issue_utc_s - grid.start_utc_s) // grid.resolution_s
+        index = (issue_utc_s - self.series.start_utc_s) // self.series.resolution_s
         return replace(self, issue_index=np.tile(index, len(self.clients)))
 
     def take(self, rows: Ints | NDArray[np.bool_]) -> Windows:

@@ -22,6 +22,7 @@ from when the load returns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,7 +149,37 @@ class Adaptive:
         return count[:, 0] > 0, asked
 
 
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """How far a client has come.
+
+    Attributes:
+        forecast: The calibrated forecasts.
+        adaptive: What the client knows at the last issue.
+        heard: Shape (blocks,), days that it has heard of.
+        given: By what the last forecasts were calibrated of which it has not heard yet, the last
+            issue's among them; by time of issue.
+    """
+
+    forecast: Forecast
+    adaptive: Adaptive
+    heard: Ints
+    given: tuple[Calibration, ...]
+
+
 def follow(adaptive: Adaptive, windows: Windows, forecast: Forecast) -> tuple[Forecast, Adaptive]:
+    """Calibrate a client's forecasts in the order of issue; see `follow_on`.
+
+    Returns:
+        The calibrated forecasts, and what the client knows at the last issue.
+    """
+    done = follow_on(adaptive, windows, forecast)
+    return done.forecast, done.adaptive
+
+
+def follow_on(
+    adaptive: Adaptive, windows: Windows, forecast: Forecast, given: Sequence[Calibration] = ()
+) -> Followed:
     """Calibrate a client's forecasts in the order of issue, as a device would have.
 
     Before each issue it has seen the readings of the earlier windows that were over by then, and
@@ -158,36 +189,40 @@ def follow(adaptive: Adaptive, windows: Windows, forecast: Forecast) -> tuple[Fo
         adaptive: What the client knows before the first issue.
         windows: N windows of one meter, by time of issue.
         forecast: Their forecasts, not calibrated.
-
-    Returns:
-        The calibrated forecasts, and what the client knows at the last issue.
+        given: By what the first of them were calibrated when they were made, where `adaptive` is
+            what the client knew later, before it heard of any of the windows.
 
     Raises:
         ValueError: The forecast has other levels than those that are calibrated.
     """
+    heard_days = np.zeros(len(adaptive.asked), dtype=np.int64)
     if not len(windows):
-        return adaptive.calibration().of(windows, forecast), adaptive
+        nothing = adaptive.calibration().of(windows, forecast)
+        return Followed(nothing, adaptive, heard_days, ())
     level, target_kwh = trailing_level(windows), windows.target_kwh()
     block = hour_blocks(windows, len(adaptive.asked))
     place = adaptive.bins.index(errors_of(forecast, target_kwh, level.scale_kwh))
     column = np.arange(place.shape[-1])
     adaptive = replace(adaptive, mass=adaptive.mass.copy())
     made: list[Forecast] = []
+    used: list[Calibration] = []
     seen = 0
     for k, issue in enumerate(windows.issue_index):
         while seen < k and windows.issue_index[seen] + windows.reach <= issue:
             day = slice(seen, seen + 1)
             heard, asked = adaptive._asked_after(made[seen], target_kwh[day], block[day])
             adaptive.mass[heard] *= 1 - adaptive.forget
+            heard_days += heard
             where = np.broadcast_arrays(block[seen][:, None], column, place[seen])
             known = place[seen] >= 0
             np.add.at(adaptive.mass, tuple(one[known] for one in where), 1.0)
             adaptive = replace(adaptive, asked=asked)
             seen += 1
         day = slice(k, k + 1)
+        used.append(given[k] if k < len(given) else adaptive.calibration())
         made.append(
-            adaptive.calibration().apply(
+            used[k].apply(
                 forecast.take(day), level.scale_kwh[day], block[day], level.floor_kwh[day]
             )
         )
-    return joined_forecasts(made), adaptive
+    return Followed(joined_forecasts(made), adaptive, heard_days, tuple(used[seen:]))

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_inmetro.config.conformal import Conformal
-from fl_inmetro.learning.adaptive_conformal import Adaptive
-from fl_inmetro.learning.conformal import Arrays, Scores, nothing_to_calibrate_by
+from fl_inmetro.learning.adaptive_conformal import Adaptive, Followed
+from fl_inmetro.learning.conformal import Arrays, Calibration, Scores, nothing_to_calibrate_by
+
+Floats = NDArray[np.float64]
 
 #: Prefix of the arrays of the fleet's errors.
 _FLEET = "fleet."
+
+#: Weight below which nothing has come: rounding of what was there before.
+_NOTHING = 1e-6
+
+#: The arrays of `Ended`, in its order.
+_ENDED = ("heard", "asked", "place", "weight", "pending_utc_s", "offsets")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +55,62 @@ class Kept:
 
 
 @dataclass(frozen=True, eq=False)
+class Ended:
+    """What a client has come to at its last calibrated issue, beside what it followed from.
+
+    Its errors are those it began with, which have lost weight by every day that was heard of, and
+    those of these days, with the weight that they have left.
+
+    Attributes:
+        heard: Shape (blocks,), days that it has heard of.
+        asked: Shape (blocks, Q), the levels that it asks its errors for.
+        place: Shape (P,), places in the flattened errors, ascending.
+        weight: Shape (P,), what came since.
+        pending_utc_s: Shape (M,), issues whose readings it has not heard of; the last is its last.
+        offsets: Shape (M, blocks, Q), by what these forecasts were moved.
+    """
+
+    heard: NDArray[np.int64]
+    asked: Floats
+    place: NDArray[np.int32]
+    weight: Floats
+    pending_utc_s: NDArray[np.int64]
+    offsets: Floats
+
+    @classmethod
+    def of(cls, start: Adaptive, done: Followed, issue_utc_s: NDArray[np.int64]) -> Ended:
+        """Return where a client stands that has followed from `start` over the issues."""
+        aged = start.mass * _left(start, done.heard)
+        came = (done.adaptive.mass - aged).ravel()
+        place = np.flatnonzero(came > _NOTHING)
+        offsets = np.stack([one.offsets for one in done.given])
+        return cls(
+            done.heard,
+            done.adaptive.asked,
+            place.astype(np.int32),
+            came[place],
+            issue_utc_s[-len(offsets) :],
+            offsets,
+        )
+
+    def adaptive(self, start: Adaptive) -> Adaptive:
+        """Return what the client knows at its last issue, to rounding."""
+        mass = start.mass * _left(start, self.heard)
+        mass.ravel()[self.place] += self.weight
+        return replace(start, mass=mass, asked=self.asked)
+
+    def given(self, start: Adaptive) -> tuple[Calibration, ...]:
+        """Return by what the pending forecasts were calibrated."""
+        return tuple(Calibration(start.levels, start.of_mean, own) for own in self.offsets)
+
+
+def _left(start: Adaptive, heard: NDArray[np.int64]) -> Floats:
+    """Return the share of its weight that an error has after the days heard of; (blocks, 1, 1)."""
+    left: Floats = ((1 - start.forget) ** heard)[:, None, None]
+    return left
+
+
+@dataclass(frozen=True, eq=False)
 class FollowedFleet:
     """What each client of a run follows from.
 
@@ -56,6 +120,7 @@ class FollowedFleet:
         fleet: The errors of all clients together; where nothing is shared, none.
         own: Client to its own errors.
         alone: Nothing is shared: a client without errors of its own is not calibrated.
+        ended: Client to where it stands at its last calibrated issue.
     """
 
     settings: Conformal
@@ -63,6 +128,7 @@ class FollowedFleet:
     fleet: Scores
     own: Mapping[str, Kept]
     alone: bool = False
+    ended: Mapping[str, Ended] = field(default_factory=dict)
 
     def of(self, client_id: str) -> Adaptive | None:
         """Return what a client knows before the first issue; None where there is nothing for it."""
@@ -82,10 +148,15 @@ class FollowedFleet:
         arrays["place"] = np.concatenate([none, *(one.place for one in own)])
         arrays["count"] = np.concatenate([none, *(one.count for one in own)])
         arrays["size"] = np.array([one.place.size for one in own], dtype=np.int64)
+        for key in _ENDED if self.ended else ():
+            parts = [getattr(one, key) for one in self.ended.values()]
+            arrays[f"ended.{key}"] = np.concatenate(parts)
+            arrays[f"ended.{key}.size"] = np.array([len(part) for part in parts], dtype=np.int64)
         return arrays, {
             "clients": json.dumps(list(self.own)),
             "since_utc_s": json.dumps(self.since_utc_s),
             "alone": json.dumps(self.alone),
+            "ended": json.dumps(list(self.ended)),
         }
 
     @classmethod
@@ -104,7 +175,14 @@ class FollowedFleet:
             for name, (place, count) in zip(json.loads(meta["clients"]), parts, strict=False)
         }
         since_utc_s, alone = json.loads(meta["since_utc_s"]), json.loads(meta["alone"])
-        return cls(settings, since_utc_s, fleet, own, alone)
+        # A run of before keeps none.
+        names = json.loads(meta.get("ended", "[]"))
+        split = [
+            np.split(arrays[f"ended.{key}"], np.cumsum(arrays[f"ended.{key}.size"])[:-1])
+            for key in (_ENDED if names else ())
+        ]
+        ended = {name: Ended(*(parts[k] for parts in split)) for k, name in enumerate(names)}
+        return cls(settings, since_utc_s, fleet, own, alone, ended)
 
 
 def followed(
