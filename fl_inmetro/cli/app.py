@@ -9,6 +9,7 @@ from fl_inmetro.cli.attack import attack
 from fl_inmetro.cli.backtest import backtest
 from fl_inmetro.cli.coldstart import coldstart
 from fl_inmetro.cli.convergence import convergence
+from fl_inmetro.cli.drift import drift
 from fl_inmetro.cli.explain import explain
 from fl_inmetro.cli.export import export
 from fl_inmetro.cli.forecast import forecast, score
@@ -58,6 +59,7 @@ app.command("attack", help=text("attack.help"))(attack)
 app.command("backtest", help=text("backtest.help"))(backtest)
 app.command("coldstart", help=text("coldstart.help"))(coldstart)
 app.command("forecast", help=text("cli.forecast.help"))(forecast)
+app.command("drift", help=text("drift.help"))(drift)
 app.command("export", help=text("export.help"))(export)
 app.command("score", help=text("cli.score.help"))(score)
 app.command("reconcile", help=text("reconcile.help"))(reconcile)

@@ -37,7 +37,7 @@ COMMANDS = {
     "", "run", "compare", "forecast", "score", "explain", "report",
     "data", "data check", "data describe", "data ls",
     "runs", "runs ls", "runs show", "runs compare", "runs test", "runs rm",
-    "attack", "coldstart", "convergence", "data partition", "export", "reconcile",
+    "attack", "coldstart", "convergence", "data partition", "drift", "export", "reconcile",
 }  # fmt: skip
 
 
