@@ -23,8 +23,8 @@ from fl_inmetro.federation.weighing import ByPoints, Weighing
 from fl_inmetro.learning.update import Arrays, Layout, UpdateBlock, with_control
 from fl_inmetro.learning.work import CONTROL
 
-#: Arrays of a state that are set at enrolment and never trained.
-BUFFERS = frozenset({"x_mean", "x_std", "context_and_horizon"})
+#: Arrays of a state that are set at enrolment, or steer a solution, and are never trained.
+BUFFERS = frozenset({"x_mean", "x_std", "context_and_horizon", "smoothing", "gain"})
 
 _OPTIMIZER, _PREVIOUS, _DRIFT, _CENTRE = "optimizer.", "previous.", "drift.", "centre."
 _AVERAGE, _AVERAGED = "average.", "averaged"

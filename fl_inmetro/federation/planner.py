@@ -115,7 +115,8 @@ class RoundPlanner:
         """Return what a round asks of each client."""
         roster = self._roster
         down = sum(array.nbytes for array in state.values()) + sent_beside
-        up = Layout.of(self._merge.reply_like(state)).n_bytes
+        like = self._merge.reply_like(state)
+        up = Layout.of(like).n_bytes
         # Private parameters are trained too; buffers are not.
         trained = {n: a.shape for n, a in state.items() if n not in BUFFERS}
         size = sum(math.prod(shape) for shape in trained.values())
@@ -124,7 +125,9 @@ class RoundPlanner:
         def load_of(name: str) -> Load:
             points = roster.points[name]
             if self._closed_form:
-                return Load(sums_flop(points, roster.x_shape[-1] + 1), down, up)
+                width = roster.x_shape[-1] + 1
+                matrices = like["gram"].size // width**2  # one for each level that is solved for
+                return Load(matrices * sums_flop(points, width), down, up)
             flop = training_flop(points, self._epochs, size, uses) * self._share_of(name)
             return Load(flop, down, up)
 
