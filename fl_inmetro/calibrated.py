@@ -107,7 +107,7 @@ def _calibrated(
             return forecast
         done = follow_on(start, windows, forecast)
         if len(windows):
-            ended[name] = Ended.of(start, done, windows.issue_utc_s)
+            ended[name] = Ended.of(done, windows.issue_utc_s)
         return done.forecast
     own = fleet.of(name)
     return forecast if own is None else own.of(windows, forecast)

@@ -157,6 +157,7 @@ class Followed:
         forecast: The calibrated forecasts.
         adaptive: What the client knows at the last issue.
         heard: Shape (blocks,), days that it has heard of.
+        came: Shape (blocks, S, bins), the errors of these days with the weight they have left.
         given: By what the last forecasts were calibrated of which it has not heard yet, the last
             issue's among them; by time of issue.
     """
@@ -164,6 +165,7 @@ class Followed:
     forecast: Forecast
     adaptive: Adaptive
     heard: Ints
+    came: Floats
     given: tuple[Calibration, ...]
 
 
@@ -198,7 +200,7 @@ def follow_on(
     heard_days = np.zeros(len(adaptive.asked), dtype=np.int64)
     if not len(windows):
         nothing = adaptive.calibration().of(windows, forecast)
-        return Followed(nothing, adaptive, heard_days, ())
+        return Followed(nothing, adaptive, heard_days, np.zeros(adaptive.mass.shape), ())
     level, target_kwh = trailing_level(windows), windows.target_kwh()
     block = hour_blocks(windows, len(adaptive.asked))
     place = adaptive.bins.index(errors_of(forecast, target_kwh, level.scale_kwh))
@@ -206,6 +208,7 @@ def follow_on(
     adaptive = replace(adaptive, mass=adaptive.mass.copy())
     made: list[Forecast] = []
     used: list[Calibration] = []
+    came: list[tuple[Ints, Ints, Ints, Ints]] = []
     seen = 0
     for k, issue in enumerate(windows.issue_index):
         while seen < k and windows.issue_index[seen] + windows.reach <= issue:
@@ -215,7 +218,9 @@ def follow_on(
             heard_days += heard
             where = np.broadcast_arrays(block[seen][:, None], column, place[seen])
             known = place[seen] >= 0
-            np.add.at(adaptive.mass, tuple(one[known] for one in where), 1.0)
+            new = tuple(one[known] for one in where)
+            np.add.at(adaptive.mass, new, 1.0)
+            came.append((*new, heard_days[new[0]]))
             adaptive = replace(adaptive, asked=asked)
             seen += 1
         day = slice(k, k + 1)
@@ -225,4 +230,22 @@ def follow_on(
                 forecast.take(day), level.scale_kwh[day], block[day], level.floor_kwh[day]
             )
         )
-    return Followed(joined_forecasts(made), adaptive, heard_days, tuple(used[seen:]))
+    weight = _still_weighing(adaptive, came, heard_days)
+    return Followed(joined_forecasts(made), adaptive, heard_days, weight, tuple(used[seen:]))
+
+
+def _still_weighing(
+    adaptive: Adaptive, came: list[tuple[Ints, Ints, Ints, Ints]], heard_days: Ints
+) -> Floats:
+    """Return the errors of the days heard of with the weight that they have left.
+
+    Args:
+        adaptive: What forgets.
+        came: For each day block, column and bin of its errors, and which day of the block it was.
+        heard_days: Shape (blocks,), days in all.
+    """
+    weight = np.zeros(adaptive.mass.shape)
+    for block, column, place, day in came:
+        left = (1 - adaptive.forget) ** (heard_days[block] - day)
+        np.add.at(weight, (block, column, place), left)
+    return weight

@@ -22,9 +22,6 @@ Floats = NDArray[np.float64]
 #: Prefix of the arrays of the fleet's errors.
 _FLEET = "fleet."
 
-#: Weight below which nothing has come: rounding of what was there before.
-_NOTHING = 1e-6
-
 #: The arrays of `Ended`, in its order.
 _ENDED = ("heard", "asked", "place", "weight", "pending_utc_s", "offsets")
 
@@ -78,11 +75,10 @@ class Ended:
     offsets: Floats
 
     @classmethod
-    def of(cls, start: Adaptive, done: Followed, issue_utc_s: NDArray[np.int64]) -> Ended:
-        """Return where a client stands that has followed from `start` over the issues."""
-        aged = start.mass * _left(start, done.heard)
-        came = (done.adaptive.mass - aged).ravel()
-        place = np.flatnonzero(came > _NOTHING)
+    def of(cls, done: Followed, issue_utc_s: NDArray[np.int64]) -> Ended:
+        """Return where a client stands that has followed over the issues."""
+        came = done.came.ravel()
+        place = np.flatnonzero(came)
         offsets = np.stack([one.offsets for one in done.given])
         return cls(
             done.heard,
