@@ -12,7 +12,7 @@ from fl_inmetro.backtest.folds import Fold, check, fold_config, folds_of, seeds_
 from fl_inmetro.config import RunConfig, config_hash
 from fl_inmetro.data.load import load
 from fl_inmetro.data.series import FederatedData
-from fl_inmetro.errors import FederationError, Fault
+from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation.training import best_state
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.plan import Job, cut

@@ -33,13 +33,14 @@ def points_of(table: pa.Table, *, by_meter: bool = False) -> Points:
     holder = "part" if "part" in table.column_names and not by_meter else "client_id"
     names, client = _coded(table[holder].to_pylist())
     columns = {level: name for name in table.column_names if (level := level_of_column(name))}
-    levels = tuple(sorted(columns))
-    quantiles = [_floats(table[columns[level]]) for level in levels]
+    found = {level: _floats(table[columns[level]]) for level in sorted(columns)}
+    # A column without a number is that of another model of the file.
+    found = {level: values for level, values in found.items() if np.isfinite(values).any()}
     mean = _floats(table["mean"])
-    if not quantiles or not np.isfinite(quantiles).any():
-        forecast = Forecast(mean)  # the columns are those of another model of the file
+    if found:
+        forecast = Forecast(mean, tuple(found), np.stack(list(found.values()), axis=1))
     else:
-        forecast = Forecast(mean, levels, np.stack(quantiles, axis=1))
+        forecast = Forecast(mean)
     return Points(
         names,
         client,
