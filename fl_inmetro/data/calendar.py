@@ -141,6 +141,15 @@ def steps_per_day(resolution_s: int) -> int:
     return DAY_S // resolution_s
 
 
+def steps_of_hours(hours: int, resolution_s: int) -> int:
+    """Return the whole steps that lie within some hours; a step that is longer is one.
+
+    >>> steps_of_hours(3, 900), steps_of_hours(6, 3 * HOUR_S), steps_of_hours(2, 3 * HOUR_S)
+    (12, 2, 1)
+    """
+    return max(1, hours * HOUR_S // resolution_s)
+
+
 def steps_per_week(resolution_s: int) -> int:
     """Return the steps of 168 h."""
     return 168 * HOUR_S // resolution_s

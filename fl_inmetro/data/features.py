@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_inmetro.data.calendar import steps_per_day
+from fl_inmetro.data.calendar import steps_of_hours, steps_per_day
 from fl_inmetro.data.history import HISTORY_GROUPS, history
 from fl_inmetro.data.holidays import HOLIDAY, SUNDAY
 from fl_inmetro.data.known_ahead import AHEAD_GROUPS, known_ahead
@@ -215,8 +215,8 @@ def _recent(
     day_type: Floats,
     missing: Floats,
 ) -> list[Floats]:
-    per_hour = max(1, 3600 // windows.series.resolution_s)
-    per_day = steps_per_day(windows.series.resolution_s)
+    resolution_s = windows.series.resolution_s
+    per_day = steps_per_day(resolution_s)
     days = windows.past.lookback(TRAILING_DAYS * per_day) / scale_kwh[:, None]
     week = days[:, -7 * per_day :]
 
@@ -233,8 +233,8 @@ def _recent(
 
     return [
         spread(mean_of_last(1)),
-        spread(mean_of_last(3 * per_hour)),
-        spread(mean_of_last(6 * per_hour)),
+        spread(mean_of_last(steps_of_hours(3, resolution_s))),
+        spread(mean_of_last(steps_of_hours(6, resolution_s))),
         spread(mean_of_last(per_day)),
         spread(mean_of_last(7 * per_day)),
         spread(first_known(deviation(week), np.zeros(len(windows)))),

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_inmetro.data.calendar import local_clock, steps_per_day
+from fl_inmetro.data.calendar import local_clock, steps_of_hours, steps_per_day
 from fl_inmetro.data.holidays import SUNDAY, WORKING_DAY
 from fl_inmetro.data.profiles import deviation, first_known, mean, quantile
 from fl_inmetro.data.windows import Windows
-from fl_inmetro.units import DAY_S, HOUR_S
+from fl_inmetro.units import DAY_S
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -159,16 +159,19 @@ def _lately(windows: Windows, scale_kwh: Floats) -> list[Floats]:
     Unusual is a reading minus the median of that time of day over the 27 days before.
     """
     per_day = steps_per_day(windows.series.resolution_s)
-    per_hour = max(1, HOUR_S // windows.series.resolution_s)
     month = windows.past.lookback(28 * per_day) / scale_kwh[:, None]
     by_day = month.reshape(len(windows), 28, per_day)
     usual = quantile(np.sort(by_day[:, :-1], axis=1).swapaxes(1, 2), 0.5)
     unusual = by_day[:, -1] - usual
     day, every = np.sort(by_day[:, -1], axis=1), np.sort(month, axis=1)
     one, nothing = np.ones(len(windows)), np.zeros(len(windows))
+
+    def last(hours: int) -> int:
+        return steps_of_hours(hours, windows.series.resolution_s)
+
     columns = [
-        *(first_known(mean(month[:, -hours * per_hour :]), one) for hours in (2, 12, 48)),
-        *(first_known(mean(unusual[:, -hours * per_hour :]), nothing) for hours in (1, 3, 6)),
+        *(first_known(mean(month[:, -last(hours) :]), one) for hours in (2, 12, 48)),
+        *(first_known(mean(unusual[:, -last(hours) :]), nothing) for hours in (1, 3, 6)),
         first_known(mean(unusual), nothing),
         first_known(deviation(by_day[:, -1]), nothing),
         *(first_known(quantile(day, level), one) for level in (0.1, 0.5, 0.9)),

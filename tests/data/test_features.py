@@ -310,3 +310,25 @@ def test_the_floor_is_zero_or_the_lowest_net_reading():
     part = windows(ClientSeries("a", MONDAY, 3600, energy), [5, 6, 33, 34])
     # Day 33 still sees day 5 (28 days back), day 34 does not.
     assert trailing_level(part).floor_kwh.tolist() == [0, -0.5, -0.5, 0]
+
+
+def test_hours_are_hours_where_a_step_is_longer():
+    """Steps of 3 h with one kWh more in each of the last steps; the scale is the last 28 days' mean.
+
+    The last 1, 2 and 3 h are the last step, 6 h the last two, 12 h four, 48 h sixteen.
+    """
+    energy = np.ones(40 * 8)
+    energy[30 * 8 - 16 : 30 * 8] = 1 + np.arange(16)
+    one = ClientSeries("a", MONDAY, 3 * 3600, energy)
+    windows_ = Windows(one, np.array([30 * 8]), 8)
+    names = list(feature_names(("recent", "lately")))
+    row = row_features(windows_, ("recent", "lately")).x[0, 0]
+    found = dict(zip(names, row.tolist(), strict=True))
+    scale = energy[2 * 8 : 30 * 8].mean()
+    means = {"last_3h": 16, "last_6h": 15.5, "last_2h": 16, "last_12h": 14.5, "last_48h": 8.5}
+    for name, kwh in means.items():
+        assert found[name] == pytest.approx(kwh / scale, rel=1e-5), name
+    # Against the median of that time of day on the 27 days before: 1 kWh.
+    unusual = {"unusual_1h": 15, "unusual_3h": 15, "unusual_6h": 14.5}
+    for name, kwh in unusual.items():
+        assert found[name] == pytest.approx(kwh / scale, rel=1e-5), name

@@ -113,7 +113,7 @@ def test_without_its_quorum_a_round_is_repeated_then_the_run_pauses_and_goes_on(
     assert unpacked(*shelf.kept["g-checkpoint"])[0].round == 1
     resumed = hostile(how, set(), shelf=shelf)[0]()
     whole = hostile(how, set())[0]()
-    same_bits(resumed.state, whole.state)
+    assert same_bits(resumed.state, whole.state)
 
 
 def test_a_repeated_round_asks_others_where_there_are_others():
@@ -179,7 +179,7 @@ def test_resumed_is_uninterrupted(engine, name):
     with pytest.raises(Interrupted):
         federated(engine, how, clients(), shelf, should_stop=lambda: next(stops))
     again = federated(engine, how, clients(), shelf)[0]
-    same_bits(again.state, whole.state)
+    assert same_bits(again.state, whole.state)
     assert again.simulated_s == whole.simulated_s
 
 
@@ -283,7 +283,7 @@ def test_its_draws_follow_the_seed():
     drawn = [[e.selected for e in of(events.RoundStarted, seen)] for _, seen, _ in runs]
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0])) > 1
-    same_bits(runs[0][0].state, runs[1][0].state)
+    assert same_bits(runs[0][0].state, runs[1][0].state)
 
 
 @pytest.mark.parametrize(
@@ -314,4 +314,4 @@ def test_a_strategy_that_returns_no_model_leaves_the_old_one():
         0,
         60,
     )[1]
-    same_bits(outcome.state, first)
+    assert same_bits(outcome.state, first)
