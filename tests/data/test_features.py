@@ -313,7 +313,7 @@ def test_the_floor_is_zero_or_the_lowest_net_reading():
 
 
 def test_hours_are_hours_where_a_step_is_longer():
-    """Steps of 3 h with one kWh more in each of the last steps; the scale is the last 28 days' mean.
+    """Steps of 3 h with one kWh more in each of the last ones; the scale is the mean of 28 days.
 
     The last 1, 2 and 3 h are the last step, 6 h the last two, 12 h four, 48 h sixteen.
     """
