@@ -137,8 +137,8 @@ class Ladder:
         """
         shape = (fleet.issues, fleet.horizon)
         if made is not None and not any(reasons):
-            own = [method_of(self.model) if one else None for one in _numbers(made).any(axis=1)]
-            return Rungs(made, list(own))
+            name = method_of(self.model)
+            return Rungs(made, [name if row.any() else None for row in _numbers(made)])
         windows = fleet.of(k)
         mean = np.full(shape, np.nan) if made is None else made.mean_kwh.copy()
         quantiles = np.full((*shape, len(levels)), np.nan)
@@ -166,9 +166,9 @@ class Ladder:
             return Rungs(Forecast(mean, levels, quantiles if levels else None), method)
         blameless = np.array([r in (Reason.NO_MODEL, Reason.NOT_FINITE) for r in reasons])
         if self.federated is not None and (rows := open_ & blameless).any():
-            own = self.federated.forecast(client_id, windows.take(rows))
-            if own is not None:
-                take(method_of(self.federated), rows, own)
+            others = self.federated.forecast(client_id, windows.take(rows))
+            if others is not None:
+                take(method_of(self.federated), rows, others)
         flat = np.array([reason is Reason.FLAT_LINE for reason in reasons])
         if (rows := open_ & ~flat).any():
             take(DAY_TYPE_MEAN, rows, self._day_type_mean(client_id, windows.take(rows)))
@@ -233,10 +233,9 @@ def blamed(made: Forecast | None, reasons: Sequence[Reason | None]) -> list[Reas
     """Add to a client's reasons that there is no model for it, or that it gives no number."""
     if made is None:
         return [reason or Reason.NO_MODEL for reason in reasons]
-    whole = _numbers(made).all(axis=1)
     return [
-        reason or (None if own else Reason.NOT_FINITE)
-        for reason, own in zip(reasons, whole, strict=True)
+        reason or (None if row.all() else Reason.NOT_FINITE)
+        for reason, row in zip(reasons, _numbers(made), strict=True)
     ]
 
 

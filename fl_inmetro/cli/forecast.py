@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fl_inmetro.cli.options import AsJson, Lang, Overrides, Runs
-from fl_inmetro.i18n import language, number, text
+from fl_inmetro.i18n import Language, language, number, text
 
 if TYPE_CHECKING:
     from fl_inmetro.config import RunConfig
@@ -205,7 +205,7 @@ def _years(given: list[str]) -> dict[str, float]:
     return years
 
 
-def _tell_who(made: Forecasts, model: str, chosen: str) -> None:
+def _tell_who(made: Forecasts, model: str, chosen: Language) -> None:
     """Say how many forecasts are not the model's, why, and whose they are."""
     why = ", ".join(
         f"{text(f'cli.reason.{reason}', chosen)} ({n})" for reason, n in made.reasons.items()

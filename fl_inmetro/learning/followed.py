@@ -102,7 +102,7 @@ class Ended:
 
 def _left(start: Adaptive, heard: NDArray[np.int64]) -> Floats:
     """Return the share of its weight that an error has after the days heard of; (blocks, 1, 1)."""
-    left: Floats = ((1 - start.forget) ** heard)[:, None, None]
+    left: Floats = np.power(1 - start.forget, heard, dtype=np.float64)[:, None, None]
     return left
 
 
