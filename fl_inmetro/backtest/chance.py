@@ -16,6 +16,9 @@ from fl_inmetro.runs.versus import SIGNIFICANT
 from fl_inmetro.seeds import derive
 
 Ints = NDArray[np.int64]
+
+#: Two rows whose nMAE differs by less than this share of it are one model, twice computed.
+ROUNDING = 1e-6
 Row = tuple[str, str]
 
 
@@ -30,7 +33,7 @@ def pairs_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Row, Row]]:
     top = (best["model"], best["training"])
     pairs = [(name, top) for name in names if name != top]
     for model, training in names:
-        for other in ("local", "centralised", "personalised"):
+        for other in ("local", "clustered", "centralised", "personalised"):
             pair = ((model, "federated"), (model, other))
             if training == "federated" and (model, other) in names and top not in pair:
                 pairs.append(pair)
@@ -57,6 +60,7 @@ def tested(ours: Row, theirs: Row, points: Mapping[Row, Mapping[int, Points]]) -
     test = panel_test(losses)
     bounds = bootstrap_bounds(losses, derive(0, "backtest", *ours, *theirs))
     clear = test.p_value < SIGNIFICANT and not bounds.low <= 0 <= bounds.high
+    clear &= abs(losses.difference) > ROUNDING * losses.theirs
     return found | {
         "difference": plain(losses.difference),
         "low": plain(bounds.low),

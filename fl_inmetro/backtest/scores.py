@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fl_inmetro.backtest.folds import Fold
 from fl_inmetro.data.calendar import local_clock
-from fl_inmetro.metrics import Forecast, joined_forecasts, score_fleet
+from fl_inmetro.metrics import ErrorSums, Forecast, joined_forecasts, score_fleet, share_harmed
 from fl_inmetro.metrics.fleet import fleet_errors, peaks, summed
 from fl_inmetro.metrics.points import Points
 from fl_inmetro.metrics.slices import nmae_by
@@ -29,6 +29,7 @@ SCORES = (
     "pinball",
     "coverage_80",
     "worst_decile_nmae",
+    "harmed",
     "fleet_nmae",
     "peak_hit",
     "peak_size",
@@ -37,8 +38,11 @@ SCORES = (
 )
 SLICES = ("month", "lead", "weekday", "age")
 
-#: Hours of a block of lead times, days of a block of ages.
-LEAD_H, AGE_DAYS = 6, 7
+#: Hours of a block of lead times.
+LEAD_H = 6
+
+#: A client whose error is larger than its own model's by more than this share is harmed.
+HARM = 0.01
 
 
 @dataclass(frozen=True)
@@ -120,18 +124,25 @@ def joined(parts: Sequence[Points]) -> Points:
     )
 
 
-def scores_of(row: RowPoints, clock: Clock) -> dict[str, float]:
+def scores_of(
+    row: RowPoints, clock: Clock, alone: Mapping[str, ErrorSums] | None = None
+) -> dict[str, float]:
     """Return a row's scores with one seed; see `SCORES`, and `points`, `clients`.
+
+    `harmed` is the share of the clients whose error is more than 1 % above that of their own model,
+    whose sums are `alone`; NaN without them.
 
     A client's errors are added up over all folds before they are divided by its load. The fleet's
     sum is made fold by fold, of the clients that the fold has.
     """
-    fleet = score_fleet(row.points.sums())
+    sums = row.points.sums()
+    fleet = score_fleet(sums)
     total = joined([summed(part) for part in row.by_fold()])
     own = peaks(row.points, clock.resolution_s, clock.lead_s)
     whole = peaks(total, clock.resolution_s, clock.lead_s)
     return {
         **{name: fleet[name] for name in (*SCORES[:5], "clients", "points")},
+        "harmed": share_harmed(sums, alone, HARM) if alone else math.nan,
         "fleet_nmae": fleet_errors(total).nmae,
         "peak_hit": own.hit_share,
         "peak_size": own.size_error,
@@ -140,12 +151,19 @@ def scores_of(row: RowPoints, clock: Clock) -> dict[str, float]:
     }
 
 
-def slices_of(row: RowPoints, clock: Clock) -> dict[str, dict[str, tuple[float, int]]]:
+def age_days_of(refit_days: int) -> int:
+    """Return the days of a block of ages: a week, or four where models are used for long."""
+    return 7 if refit_days <= 56 else 28
+
+
+def slices_of(
+    row: RowPoints, clock: Clock, age_days: int = 7
+) -> dict[str, dict[str, tuple[float, int]]]:
     """Return nMAE and points by month, lead time, weekday and age of the model.
 
     Months and weekdays are those of the target, on the backtest's clock; lead times are counted
     from the issue, in blocks of `LEAD_H` hours; ages are days since the first issue after a
-    training, in blocks of `AGE_DAYS`.
+    training, in blocks of `age_days`.
     """
     points = row.points
     there = local_clock(points.target_utc_s, clock.timezone)
@@ -158,7 +176,7 @@ def slices_of(row: RowPoints, clock: Clock) -> dict[str, dict[str, tuple[float, 
         "month": (month, lambda k: str(np.datetime64(k, "M"))),
         "lead": (lead, lambda k: f"{first_h + k * LEAD_H + 1:g}-{first_h + (k + 1) * LEAD_H:g}"),
         "weekday": (there.weekday, str),
-        "age": (day // AGE_DAYS, lambda k: f"{k * AGE_DAYS}-{(k + 1) * AGE_DAYS - 1}"),
+        "age": (day // age_days, lambda k: f"{k * age_days}-{(k + 1) * age_days - 1}"),
     }
     found: dict[str, dict[str, tuple[float, int]]] = {}
     for name, (group, label) in labels.items():
@@ -186,12 +204,13 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def summarised(
-    runs: Mapping[int, Sequence[tuple[Fold, RunRecord]]],
+    runs: Mapping[int, Sequence[tuple[Fold, RunRecord]]], age_days: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[tuple[str, str], dict[int, Points]]]:
     """Score every row of the runs.
 
     Args:
         runs: Seed to its folds that are done, in order.
+        age_days: Days of a block of ages.
 
     Returns:
         The rows, their slices, and for each row and seed the points (without quantiles) that tests
@@ -202,6 +221,7 @@ def summarised(
         for _, record in folds:
             order |= {(row["model"], row["training"]): None for row in record.scores()}
     rows, slices, kept = [], [], {}
+    alone: dict[tuple[str, int], dict[str, ErrorSums]] = {}
     for model, training in order:
         by_seed: dict[int, tuple[dict[str, float], dict[str, dict[str, tuple[float, int]]]]] = {}
         light: dict[int, Points] = {}
@@ -212,7 +232,11 @@ def summarised(
                 continue
             clock = Clock.of(records[0])
             cost = _cost(records, model, training)
-            by_seed[seed] = (scores_of(found, clock) | cost, slices_of(found, clock))
+            # Local-only training comes before all that is held against it.
+            scores = scores_of(found, clock, alone.get((model, seed)))
+            by_seed[seed] = (scores | cost, slices_of(found, clock, age_days))
+            if training == "local":
+                alone[model, seed] = found.points.sums()
             light[seed] = _light(found.points)
         if not by_seed:
             continue

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from fl_inmetro.backtest.chance import pairs_of, tested
 from fl_inmetro.backtest.folds import Fold, seeds_of
-from fl_inmetro.backtest.scores import AGE_DAYS, LEAD_H, summarised
+from fl_inmetro.backtest.scores import LEAD_H, age_days_of, summarised
 from fl_inmetro.backtest.study import Study
 from fl_inmetro.runs.record import RunRecord
 
@@ -25,7 +25,8 @@ def summary_of(study: Study) -> dict[str, Any]:
     for step in study.steps():
         if step in done:
             runs.setdefault(step.seed, []).append((step.fold, done[step]))
-    rows, slices, points = summarised(runs)
+    age_days = age_days_of(study.config.backtest.refit_days)
+    rows, slices, points = summarised(runs, age_days)
     settings, manifest = study.config.backtest, study.data.manifest
     first = next(iter(done.values()), None)
     window = first.manifest["window"] if first else {}
@@ -45,7 +46,7 @@ def summary_of(study: Study) -> dict[str, Any]:
             "horizon_h": study.config.window.horizon_h,
         },
         "lead_block_h": LEAD_H,
-        "age_block_days": AGE_DAYS,
+        "age_block_days": age_days,
         "folds": [_fold(fold, runs) for fold in study.folds],
         "rows": rows,
         "slices": slices,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
+import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from fl_inmetro.i18n import Language, number, text
 from fl_inmetro.report import palette
@@ -35,13 +35,16 @@ SCORES = (
     "pinball",
     "coverage_80",
     "worst_decile_nmae",
+    "harmed",
     "fleet_nmae",
     "peak_hit",
     "peak_size",
     "fleet_peak_hit",
     "fleet_peak_size",
 )
-_SHARES = frozenset({"coverage_80", "peak_hit", "peak_size", "fleet_peak_hit", "fleet_peak_size"})
+_SHARES = frozenset(
+    {"coverage_80", "harmed", "peak_hit", "peak_size", "fleet_peak_hit", "fleet_peak_size"}
+)
 SLICES = ("age", "month", "lead", "weekday")
 
 #: A figure with more lines than this is not read; the table below it has them all.

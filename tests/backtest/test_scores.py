@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,6 +16,7 @@ from fl_inmetro.backtest.scores import (
     Clock,
     RowPoints,
     _with_ratios,
+    age_days_of,
     joined,
     mean_and_spread,
     scores_of,
@@ -87,6 +89,12 @@ def test_scores_over_two_folds_by_hand() -> None:
     assert found["fleet_peak_size"] == pytest.approx((1 / 24 * 24 + 8 / 48 * 48) / 2 / 36)
     assert (found["clients"], found["points"]) == (2, 6 * 24)
     assert np.isnan(found["pinball"])
+    assert np.isnan(found["harmed"])
+    # Alone a would err by 1.99 on average, b by 4.9: 2 is within 1 % of the one, 5 is not of the
+    # other.
+    alone = joined([made(["a"], [0], {"a": 1.99}), made(["b"], [0], {"b": 4.9})]).sums()
+    parts = [made(["a", "b"], [0], {"a": 2.0, "b": 5.0})]
+    assert scores_of(row(parts), Clock(HOUR_S, 0, "UTC"), alone)["harmed"] == 0.5
 
 
 def test_slices_by_hand() -> None:
@@ -110,6 +118,10 @@ def test_slices_by_hand() -> None:
     # A training that is used for nine days: two of them are of the second week.
     old = slices_of(row([made(["a"], list(range(9)), {"a": 1.0})]), Clock(HOUR_S, 0, "UTC"))
     assert {k: v[1] for k, v in old["age"].items()} == {"0-6": 7 * 24, "7-13": 2 * 24}
+    assert (age_days_of(56), age_days_of(57)) == (7, 28)
+    long = row([made(["a"], list(range(30)), {"a": 1.0})])
+    found_28 = slices_of(long, Clock(HOUR_S, 0, "UTC"), 28)["age"]
+    assert {k: v[1] for k, v in found_28.items()} == {"0-27": 28 * 24, "28-55": 2 * 24}
 
 
 def test_months_and_weekdays_are_those_of_the_local_clock() -> None:
@@ -200,6 +212,15 @@ def test_a_tie_is_no_difference() -> None:
     found = held_against(("m", "x"), ("n", "y"), {("m", "x"): {0: one}, ("n", "y"): {0: one}})
     assert found["difference"] == 0
     assert found["p_value"] is None
+    assert not found["clear"]
+
+
+def test_rounding_is_no_difference() -> None:
+    """A closed form solved from other sums: the same to eleven digits, on every day."""
+    one = noisy(1, 1.0)
+    shifted = replace(one, forecast=Forecast(one.forecast.mean_kwh * (1 + 1e-11)))
+    found = held_against(("m", "x"), ("n", "y"), {("m", "x"): {0: shifted}, ("n", "y"): {0: one}})
+    assert found["p_value"] < 0.05
     assert not found["clear"]
 
 
