@@ -6,6 +6,7 @@ Everything here happens on the client, with its own windows; nothing new leaves 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 from fl_inmetro.config.schema import ENSEMBLE, RunConfig
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.learning.blend import best_weights, blended
-from fl_inmetro.learning.client import ClientWorker, added_up, past_scale
+from fl_inmetro.learning.client import ClientData, ClientWorker, added_up, past_scale
 from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.trainer import available_cores, in_order
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.learning.work import LocalWork
-from fl_inmetro.metrics import ErrorSums, Forecast, joined_forecasts
+from fl_inmetro.metrics import ErrorSums, Forecast, joined_forecasts, score_fleet
 from fl_inmetro.metrics.protocol import ProtocolSums, Yardstick
 from fl_inmetro.plan import Job
 
@@ -149,7 +150,63 @@ def scored(part: Windows, forecast: Forecast) -> ErrorSums:
     return ErrorSums.of(forecast, part.target_kwh(), past_scale(part))
 
 
+def validation_nmae(done: Done, clients: Mapping[str, ClientData]) -> float:
+    """Return the nMAE of a job on the validation windows, by which a row may be chosen.
+
+    NaN where no validation window has both a forecast and a reading.
+    """
+    parts = [
+        (windows.scored_as, ErrorSums.of(forecast, windows.target_kwh()))
+        for name, client in clients.items()
+        for windows, forecast in zip(client.validation, done.validation.get(name, ()), strict=False)
+        if len(windows)
+    ]
+    return score_fleet(added_up(parts))["nmae"] if parts else math.nan
+
+
+def doubts_of(
+    job: Job, config: RunConfig, clients: Mapping[str, ClientData], done: Dones
+) -> list[str]:
+    """Return what a reader of a derived row should know and would not see.
+
+    Quantiles that an ensemble has lost, because a member forecasts a mean alone or other levels;
+    clients whose blend was to be chosen by validation days that they do not have.
+    """
+    doubts: list[str] = []
+    row = f"{job.model} ({job.training})"
+    if job.model == ENSEMBLE and not config.conformal.enabled:
+        members = [Job(name, job.training) for name in config.ensemble.members]
+        levels = {one.model: _levels(done[one]) for one in members}
+        lost = sorted(set().union(*levels.values()) - _levels(done[job]))
+        if lost:
+            lacking = [name for name, own in levels.items() if not set(lost) <= own]
+            doubts.append(
+                f"{row}: no quantiles at {', '.join(f'{level:g}' for level in lost)}, as "
+                f"{', '.join(lacking)} has none there; give all members the same `levels`, or use "
+                "`[conformal] enabled = true`"
+            )
+    if job.training == "personalised" and config.personalisation.weights == "validation":
+        blind = [
+            name
+            for name, client in clients.items()
+            if not any(np.isfinite(part.target_kwh()).any() for part in client.validation)
+        ]
+        if blind:
+            names = ", ".join(blind[:3]) + (" …" if len(blind) > 3 else "")
+            doubts.append(
+                f"{row}: {len(blind)} of {len(clients)} clients have no reading on the validation "
+                f"days that were to choose their weights; theirs are even: {names}"
+            )
+    return doubts
+
+
 # ------------------------------------------------------------------------------ internals
+def _levels(done: Done) -> set[float]:
+    """Return the levels of a job's forecasts; those of one client are those of all."""
+    first = next((part for parts in done.test.values() for part in parts), None)
+    return set() if first is None else set(first.levels)
+
+
 def _blended(
     names: tuple[str, ...],
     sources: Sequence[Done],

@@ -18,7 +18,7 @@ from fl_inmetro.calibrated import calibrate, calibration_key
 from fl_inmetro.config.schema import ENSEMBLE, RunConfig
 from fl_inmetro.data.forecast_table import observed_rows
 from fl_inmetro.data.windows import Windows
-from fl_inmetro.derived import Done, Dones, derive
+from fl_inmetro.derived import Done, Dones, derive, doubts_of, validation_nmae
 from fl_inmetro.errors import FederationError
 from fl_inmetro.fallback import keep_profile
 from fl_inmetro.federation.cohort_grid import CohortGrid
@@ -90,6 +90,8 @@ def execute(
         make: Callable[..., Done] = _derive if job.is_derived else partial(_run_job, starts=starts)
         own = make(job, config, prepared, recorder, emit, should_stop, done, grid, debug=debug)
         done[job] = own
+        for doubt in doubts_of(job, config, prepared.clients, done) if job.is_derived else ():
+            emit(events.Note("warning", doubt))
         if config.conformal.enabled:
             own, calibration = calibrate(job, config.conformal, prepared.clients, own)
             recorder.save_state(calibration_key(job), *calibration.packed())
@@ -100,6 +102,7 @@ def execute(
                 rows.append(_forecast_rows(windows, forecast, labels))
         _note_unscored(job, own.sums, prepared, emit)
         cost = {"n_bytes": _bytes_moved(job, own.n_bytes, prepared), "seconds": own.seconds}
+        cost["validation_nmae"] = validation_nmae(own, prepared.clients)
         if config.virtual_time.enabled:
             cost["simulated_s"] = own.simulated_s
         cost |= _by_protocol(config, own.measured)

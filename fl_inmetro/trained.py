@@ -147,10 +147,12 @@ def _blend(made: Sequence[Forecast | None], weights: NDArray[np.float64]) -> For
 def trained_model(
     record: RunRecord, model: str | None = None, training: str | None = None
 ) -> Model:
-    """Return a run's model: the one named, else the one for everybody with the lowest test nMAE.
+    """Return a run's model: the one named, else the one for everybody with the lowest nMAE.
 
-    Personalised models come before the federated one, which they fall back on for a client that
-    the run has never seen; models that serve nobody else come last.
+    The validation days choose, so that the test days remain a test of what is served; where a row
+    has no score on them (runs of before they were kept), the test days do. Personalised models
+    come before the federated one, which they fall back on for a client that the run has never
+    seen; models that serve nobody else come last.
 
     Raises:
         RunError: FL707, the run has no such finished model.
@@ -173,7 +175,10 @@ def trained_model(
             )
         )
     order = {"personalised": 0, "federated": 1, "centralised": 2, "local": 3}
-    best = min(fitting, key=lambda row: (order[row["training"]], row["nmae"]))
+    first = min(order[row["training"]] for row in fitting)
+    rivals = [row for row in fitting if order[row["training"]] == first]
+    by = "nmae" if any(row.get("validation_nmae") is None for row in rivals) else "validation_nmae"
+    best = min(rivals, key=lambda row: np.inf if row[by] is None else row[by])
     job = Job(best["model"], best["training"])
     plain = model_of(record, job)
     if not record.config.conformal.enabled:
