@@ -30,6 +30,8 @@ from fl_inmetro.trained import trained_model
 from tests.fleets import MONDAY, federated, tiny_config
 
 DAY, HOUR = 24, 3600
+#: The model is asked in spite of long gaps.
+PATIENT = Fallback(no_readings_days=14)
 ZONE = "America/Sao_Paulo"
 #: A Monday.
 ISSUE = date(2024, 2, 26)
@@ -71,6 +73,7 @@ def made_for(
     """Return a day's forecasts of one meter, with who made them and why."""
     trained = trained_model(record, model, training)
     clients = federated([series])
+    how.setdefault("fallback", PATIENT)
     found = forecast(record, trained, clients, ISSUE, ISSUE, **how).table  # type: ignore[arg-type]
     (method,) = set(found["method"].to_pylist())
     (reason,) = set(found["reason"].to_pylist())
@@ -155,7 +158,7 @@ def test_each_issue_has_its_own_rung(record, home):
     series = known_to(home, 20 * DAY)
     trained = trained_model(record, "mlp", "federated")
     first, last = date(2024, 1, 20), date(2024, 3, 1)
-    made = forecast(record, trained, federated([series]), first, last)
+    made = forecast(record, trained, federated([series]), first, last, PATIENT)
     rows = made.table.group_by(["issue_time_utc", "method", "reason"]).aggregate([])
     rows = sorted(rows.to_pylist(), key=lambda row: row["issue_time_utc"])
     assert len(rows) == 42
@@ -176,7 +179,7 @@ def test_each_issue_has_its_own_rung(record, home):
     assert made.reasons == {"missing_lags": 2, "no_readings": 27}
     # The file says what is served alone.
     day = rows[30]["issue_time_utc"].date()
-    alone = forecast(record, trained, federated([series]), day, day).table
+    alone = forecast(record, trained, federated([series]), day, day, PATIENT).table
     own = made.table.filter(pc.equal(made.table["issue_time_utc"], rows[30]["issue_time_utc"]))
     np.testing.assert_array_equal(own["mean"].to_numpy(), alone["mean"].to_numpy())
 

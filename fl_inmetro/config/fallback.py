@@ -13,7 +13,9 @@ class Fallback(Table):
     Attributes:
         enabled: Look for such cases and go down the ladder of `docs/serving.md`. False = the model
             is asked wherever it can answer, and nobody else is.
-        no_readings_days: The model is not asked when the last reading is older than this.
+        no_readings_days: The model is not asked when readings have been missing for so long. One
+            day by measurement: models that were trained on readings up to their issue time are
+            worse without the last of them than the mean of the day type (`docs/serving.md`).
         flat_h: Nor when the last readings have been the same value for so many hours, at a meter
             that is not often so; 0 = never looked for.
         usual_flat_share: A meter is often so where more than this share of its steps in the four
@@ -25,7 +27,7 @@ class Fallback(Table):
     """
 
     enabled: bool = True
-    no_readings_days: float = Field(14.0, gt=0, le=28)
+    no_readings_days: float = Field(1.0, gt=0, le=28)
     flat_h: float = Field(24.0, ge=0, le=168)
     usual_flat_share: float = Field(0.2, ge=0, le=1)
     max_missing_share: float = Field(0.8, ge=0, le=1)

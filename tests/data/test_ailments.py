@@ -19,7 +19,11 @@ def load(days: int = 60) -> np.ndarray:
     return derive(3, "ailments").gamma(2.0, 1.0, days * DAY)
 
 
-def at_end(energy: np.ndarray, settings: Fallback = Fallback()) -> Reason | None:  # noqa: B008
+#: A model that is asked in spite of long gaps.
+PATIENT = Fallback(no_readings_days=14)
+
+
+def at_end(energy: np.ndarray, settings: Fallback = PATIENT) -> Reason | None:
     """Return what ails a meter at the end of its readings."""
     series = ClientSeries("a", MONDAY, 3600, energy)
     (found,) = ailments(Windows(series, np.array([energy.size]), 24), settings)
@@ -55,13 +59,21 @@ def test_gaps(energy, expected):
     assert at_end(energy) == expected
 
 
+def test_a_day_without_readings_is_too_long():
+    assert at_end(without(load(), 23), Fallback()) is None
+    assert at_end(without(load(), 24), Fallback()) is Reason.NO_READINGS
+    assert at_end(without(load(), 48, 1), Fallback()) is None  # it reads again
+
+
 def test_thresholds_are_those_of_the_settings():
     energy = without(load(), 5 * DAY)
     assert at_end(energy) is None
     assert at_end(energy, Fallback(no_readings_days=5)) is Reason.NO_READINGS
     # 5 of 14 days are 0.357 of them.
-    assert at_end(energy, Fallback(max_missing_share=0.35)) is Reason.MISSING_LAGS
-    assert at_end(energy, Fallback(max_missing_share=0.36)) is None
+    assert (
+        at_end(energy, Fallback(no_readings_days=14, max_missing_share=0.35)) is Reason.MISSING_LAGS
+    )
+    assert at_end(energy, Fallback(no_readings_days=14, max_missing_share=0.36)) is None
 
 
 def flat(hours: int, value: float = 0.7) -> np.ndarray:
