@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_inmetro.data.calendar import issue_times_utc_s, local_date
-from fl_inmetro.data.protocols import horizon_of
+from fl_inmetro.data.protocols import horizon_of, lead_of
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.windows import windows_at
 from fl_inmetro.drift.alarms import Alarm, advised, of_chart, of_streak
@@ -26,7 +26,7 @@ from fl_inmetro.drift.yardstick import LEAST_DAYS, Yardstick
 from fl_inmetro.errors import DataError, Fault, FederationError, RunError
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.trained import Model
-from fl_inmetro.units import DAY_S, iso_utc
+from fl_inmetro.units import DAY_S, epoch_s, iso_utc
 
 Floats = NDArray[np.float64]
 
@@ -196,6 +196,7 @@ class _Span:
     first: int
     issue_utc_s: NDArray[np.int64]
     horizon: int
+    lead: int
     timezone: str
 
     @property
@@ -208,21 +209,6 @@ class _Span:
 
     @classmethod
     def of(cls, record: RunRecord, data: FederatedData, request: Request) -> _Span:
-        window = record.manifest["window"]
-        try:
-            zone, issue_time = window["timezone"], window["issue_time"]
-            parts = [window[name] for name in ("validation", "test") if window[name]["issues"]]
-            begin = _day(parts[0]["first_issue_utc"], zone)
-            end = _day(parts[-1]["last_issue_utc"], zone)
-        except (KeyError, IndexError, TypeError):
-            raise RunError(
-                Fault(
-                    "FL723",
-                    "the run's windows are cut by a published protocol, not by days",
-                    f"run {record.id}",
-                    "watch a run that was made with [window]",
-                )
-            ) from None
         trained_on = int(record.manifest["data"]["resolution_s"])
         if data.resolution_s != trained_on:
             raise DataError(
@@ -234,9 +220,38 @@ class _Span:
                     f"bring the data to it: --set data.resolution-min={trained_on // 60}",
                 )
             )
+        window = record.manifest["window"]
+        asked = (record.config.window, record.config.protocol, data.resolution_s)
+        horizon, lead = horizon_of(*asked), lead_of(*asked)
+        lead_s = lead * data.resolution_s
+        try:
+            zone, issue_time = window["timezone"], window["issue_time"]
+            parts = [window[name] for name in ("validation", "test") if window[name]["issues"]]
+            edges_utc_s = [
+                _second(parts[0]["first_issue_utc"]),
+                _second(parts[-1]["last_issue_utc"]),
+            ]
+        except (KeyError, IndexError, TypeError):
+            raise RunError(
+                Fault(
+                    "FL723",
+                    "the run's windows are cut by a published protocol, not by days",
+                    f"run {record.id}",
+                    "watch a run that was made with [window]",
+                )
+            ) from None
+        # A day is called by what is delivered on it, not by when that was issued.
+        begin, end = (local_date(edge + lead_s, zone) for edge in edges_utc_s)
+        before = begin - local_date(edges_utc_s[0], zone)
+
+        def issued_utc_s(first: date, last: date) -> NDArray[np.int64]:
+            return issue_times_utc_s(first - before, last - before, issue_time, zone)
+
         known_until = max(_known_until(series) for series in data.values())
-        # A day that is not over is not judged.
         newest = local_date(known_until - DAY_S, zone)
+        # A day that is not over is not judged.
+        if int(issued_utc_s(newest, newest)[0]) + lead_s + DAY_S > known_until:
+            newest -= timedelta(days=1)
         first = request.first or end + timedelta(days=1)
         last = request.last or newest
         if first <= end or last > newest or last < first:
@@ -250,14 +265,15 @@ class _Span:
                     f"--from {end + timedelta(days=1)} --to {newest}",
                 )
             )
-        issues = issue_times_utc_s(begin, last, issue_time, zone)
+        issues = issued_utc_s(begin, last)
         dates = tuple(begin + timedelta(days=day) for day in range(len(issues)))
-        horizon = horizon_of(record.config.window, record.config.protocol, data.resolution_s)
-        return cls(dates, end, (first - begin).days, issues, horizon, zone)
+        return cls(dates, end, (first - begin).days, issues, horizon, lead, zone)
 
     def daily(self, trained: Model, series: ClientSeries) -> Daily | None:
         """Return the client's numbers for all days; None where there is no model for it."""
-        windows = windows_at(series, self.issue_utc_s, self.horizon, self.timezone, known=False)
+        windows = windows_at(
+            series, self.issue_utc_s, self.horizon, self.timezone, known=False, lead=self.lead
+        )
         made = trained.forecast(series.client_id, windows)
         if made is None:
             return None
@@ -354,7 +370,5 @@ def _known_until(series: ClientSeries) -> int:
     return series.start_utc_s + (int(places[-1]) + 1 if places.size else 0) * series.resolution_s
 
 
-def _day(instant: str, zone: str) -> date:
-    from datetime import datetime
-
-    return local_date(int(datetime.fromisoformat(instant).timestamp()), zone)
+def _second(instant: str) -> int:
+    return epoch_s(datetime.fromisoformat(instant))

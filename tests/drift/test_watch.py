@@ -210,6 +210,30 @@ def test_one_client_of_many_can_be_watched_alone():
     assert (report.days[0], report.days[-1]) == (date(2024, 5, 1), date(2024, 5, 31))
 
 
+def test_days_are_those_of_delivery_and_not_of_issue():
+    """Issued at 06:00 for the next day: a lead of 18 h. c1 uses a third more on and from one day.
+
+    The first issue of the validation window, on 1 January, is for the second.
+    """
+    energy = energy_of("c1")
+    energy[REFERENCE + 40 :] *= 1.33
+    made = record(issue_time="06:00")
+    for part in ("validation", "test"):
+        for edge in ("first_issue_utc", "last_issue_utc"):
+            at = made.manifest["window"][part][edge]
+            made.manifest["window"][part][edge] = at.replace("T00:", "T06:")
+    with_lead = check({"window": {"lead_h": 18}})
+    made = cast(RunRecord, SimpleNamespace(id="made", manifest=made.manifest, config=with_lead))
+    report = watch(made, Knowing(), fleet({"c1": energy}), Request(shift=2.0))
+    assert report.reference == (date(2024, 1, 2), date(2024, 3, 31))
+    assert report.days[-1] == FIRST + timedelta(days=DAYS - REFERENCE - 1)
+    alarm = found(report)["c1", "level_up"]
+    # The wave is the same on each day, so a shifted day would show as a wrong shape.
+    assert {kind for _, kind in found(report)} == {"level_up", "error_up"}
+    assert abs((alarm.onset - FIRST).days - 40) <= 1
+    assert alarm.size == pytest.approx(0.33, abs=0.06)
+
+
 @pytest.mark.data
 @pytest.mark.skipif(
     not os.environ.get("FL_INMETRO_DATA"),
