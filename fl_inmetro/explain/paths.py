@@ -34,7 +34,7 @@ from fl_inmetro.models.heads import Head
 Floats = NDArray[np.float64]
 
 #: Parts of the way that are tried: the first, and the most.
-FIRST_STEPS, MOST_STEPS = 64, 2048
+FIRST_STEPS, MOST_STEPS = 64, 16_384
 
 #: What may be missing of the swing.
 TOLERANCE = 1e-3

@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
-from fl_inmetro.i18n import Language, number, text
+from fl_inmetro.i18n import Language, catalogue, number, text
 from fl_inmetro.report import palette
 from fl_inmetro.report.html import banner, page
 from fl_inmetro.report.importance import block_label
@@ -21,6 +21,15 @@ Result = Mapping[str, Any]
 
 #: Bases of a model's correction, as the terms name them.
 BASES = ("profile", "last_reading")
+
+#: Groups that say much the same often take back what another gives: in words they are one.
+FAMILY_OF: Mapping[str, str] = {
+    **dict.fromkeys(("day_profiles", "slots", "dispersion", "longer", "known_days"), "weeks"),
+    **dict.fromkeys(("past_same_weekday", "past_older"), "weeks"),
+    **dict.fromkeys(("lags", "recent", "lately", "past_day_1", "past_day_2"), "days"),
+    **dict.fromkeys(("calendar", "season", "month"), "calendar"),
+    **dict.fromkeys(("weather", "daylight"), "weather"),
+}
 
 #: So many terms are named in a sentence, and drawn; the others are added up.
 NAMED, DRAWN = 3, 8
@@ -76,8 +85,14 @@ def told_rows(result: Result) -> list[Result]:
 
 
 def sentence(result: Result, row: Result, lang: Language) -> str:
-    """Say what one step's forecast is made of: the base, the largest terms, and all else."""
-    terms = dict(row["terms"])
+    """Say what one step's forecast is made of: the base, the largest terms, and all else.
+
+    Terms of one family are added up.
+    """
+    terms: dict[str, float] = {}
+    for name, value in row["terms"].items():
+        family = FAMILY_OF.get(name, name)
+        terms[family] = terms.get(family, 0.0) + value
     digits = _digits(row["forecast_kwh"])
     day = text(f"explain.day.{row['day_type']}", lang)
     parts = [
@@ -89,7 +104,7 @@ def sentence(result: Result, row: Result, lang: Language) -> str:
     # What would be written as zero is not worth naming.
     named = [name for name in largest[:NAMED] if abs(terms[name]) >= 0.5 * 10.0**-digits]
     parts += [
-        f"{block_label(name, lang)} {signed(terms.pop(name), digits, lang)}" for name in named
+        f"{_family_label(name, lang)} {signed(terms.pop(name), digits, lang)}" for name in named
     ]
     if abs(left := sum(terms.values())) >= 0.5 * 10.0**-digits:
         parts.append(text("explain.others", lang, kwh=signed(left, digits, lang)))
@@ -201,6 +216,11 @@ def signed(value: float, digits: int, lang: Language, *, base: bool = False) -> 
     if value < 0:
         return f"−{written}"
     return written if base else f"+{written}"
+
+
+def _family_label(name: str, lang: Language) -> str:
+    named: Mapping[str, str] = catalogue("explain", lang)["family"]
+    return named.get(name) or block_label(name, lang)
 
 
 def _digits(value: float) -> int:

@@ -113,7 +113,7 @@ def rows_of(told: Result, lang: Language) -> tuple[list[Column], list[list[str]]
         *(Column(text(f"explain.column.{key}", lang)) for key in keys),
     ]
     rows = [
-        [block_label(row["block"], lang), *(ratio(row[key], lang) for key in keys)]
+        [block_label(row["block"], lang), *(_ratio(row[key], lang) for key in keys)]
         for row in by_size(told["rows"])
     ]
     return heads, rows
@@ -130,7 +130,7 @@ def clients_of(result: Result, lang: Language) -> tuple[list[Column], list[list[
     rows = []
     for name, told in result["clients"].items():
         own = {row["block"]: row["nmae"] for row in told["rows"]}
-        rises = (ratio(own[block], lang) for block in blocks)
+        rises = (_ratio(own[block], lang) for block in blocks)
         rows.append([name, ratio(told["nmae"], lang), *rises])
     return heads, rows
 
@@ -210,6 +210,11 @@ def clients_figure(result: Result, lang: Language) -> go.Figure:
 
 
 _READING = ("permutation", "correlated", "base", "privacy", "model_only")
+
+
+def _ratio(value: float | None, lang: Language) -> str:
+    """Write a score; one that rounds to zero has no sign."""
+    return ratio(value if value is None else round(value, 4) + 0.0, lang)
 
 
 def _signed(value: float | None, lang: Language) -> str:

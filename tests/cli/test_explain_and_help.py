@@ -37,7 +37,8 @@ COMMANDS = {
     "", "run", "compare", "forecast", "score", "explain", "report",
     "data", "data check", "data describe", "data ls",
     "runs", "runs ls", "runs show", "runs compare", "runs test", "runs rm",
-    "attack", "coldstart", "convergence", "data partition", "drift", "export", "reconcile",
+    "attack", "backtest", "coldstart", "convergence", "data partition", "drift", "export",
+    "importance", "reconcile",
 }  # fmt: skip
 
 
@@ -72,8 +73,9 @@ def test_every_command_has_help_in_both_languages(helps):
         for option in one["options"]:
             assert option in one["text"], (one["command"], option)
     pages = {one["command"]: " ".join(one["text"].split()) for one in found}
-    for name in ("run", "compare", "forecast", "score", "explain"):
+    for name in ("run", "compare", "forecast", "score"):
         assert catalogue("cli", lang)[name]["help"] in pages[name]
+    assert catalogue("explain", lang)["help"] in pages["explain"]
     told = catalogue("cli", lang)["forecast"]["config"]
     assert "[data]" in told  # and is not taken for markup
     assert told in pages["forecast"]
