@@ -126,7 +126,11 @@ def metadata(record: RunRecord, model: TrainedModel, client_id: str = "") -> dic
     resolution_s = int(record.manifest["data"]["resolution_s"])
     head = learner.head if isinstance(learner, GradientLearner) else None
     context = isinstance(learner, ContextLearner)
-    base = "last reading" if isinstance(learner, NLinearLearner) else "day-type profile"
+    base = "day-type profile"
+    if isinstance(learner, ContextLearner) and learner.base == "median":
+        base = "median day-type profile"
+    if isinstance(learner, NLinearLearner):
+        base = "last reading"
     if head is not None and head.absolute:
         base = "zero"
     return {

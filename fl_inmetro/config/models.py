@@ -159,7 +159,23 @@ class Mlp(Gradient):
     )
 
 
-class WindowMlp(Context):
+class Profiled(Context):
+    """A context model that corrects the day-type profile.
+
+    Attributes:
+        base: The mean or the median over the days of a type; None = that which the loss aims at:
+            the mean for `mse`, else the median.
+    """
+
+    base: Literal["mean", "median"] | None = None
+
+    @property
+    def profile(self) -> Literal["mean", "median"]:
+        """The base, chosen."""
+        return self.base or ("mean" if self.loss == "mse" else "median")
+
+
+class WindowMlp(Profiled):
     """A perceptron from the whole context to the whole horizon, on the day-type profile.
 
     Attributes:
@@ -170,7 +186,7 @@ class WindowMlp(Context):
     hidden: tuple[Positive, ...] = (64, 64)
 
 
-class Recurrent(Context):
+class Recurrent(Profiled):
     """A recurrent network over the context; its last state corrects the day-type profile.
 
     Attributes:
@@ -183,7 +199,7 @@ class Recurrent(Context):
     layers: Positive = 1
 
 
-class PatchTst(Context):
+class PatchTst(Profiled):
     """A small Transformer over patches of the context (Nie et al. 2023, PatchTST).
 
     Attributes:
@@ -215,7 +231,7 @@ class PatchTst(Context):
         return self
 
 
-class DLinear(Context):
+class DLinear(Profiled):
     """Moving average and remainder, each mapped linearly (Zeng et al. 2023).
 
     Attributes:
@@ -232,7 +248,7 @@ class DLinear(Context):
         return value
 
 
-class SparseTsf(Context):
+class SparseTsf(Profiled):
     """One small map from period to period (Lin et al. 2024).
 
     Attributes:
@@ -244,7 +260,7 @@ class SparseTsf(Context):
     period_h: float = Field(24.0, gt=0)
 
 
-class CycleNet(Context):
+class CycleNet(Profiled):
     """A learned cycle, of each client's own, and a network on the rest (Lin et al. 2024).
 
     Attributes:
@@ -258,7 +274,7 @@ class CycleNet(Context):
     private: tuple[str, ...] = ("cycle.*",)
 
 
-class Covariates(Context):
+class Covariates(Profiled):
     """A context model that also sees row features of each forecast step.
 
     Attributes:
@@ -285,7 +301,7 @@ class Tide(Covariates):
     decoded: Positive = 8
 
 
-class Nhits(Context):
+class Nhits(Profiled):
     """Stacks that see the context at several rates (Challu et al. 2023, N-HiTS).
 
     Attributes:
@@ -304,7 +320,7 @@ class Nhits(Context):
         return value
 
 
-class SegRnn(Context):
+class SegRnn(Profiled):
     """A GRU over segments of the context (Lin et al. 2023, SegRNN).
 
     Attributes:
@@ -331,7 +347,7 @@ class TsMixer(Covariates):
     feed_forward: Positive = 32
 
 
-class Own(Context):
+class Own(Profiled):
     """A network of your own (`docs/methods.md`).
 
     Attributes:

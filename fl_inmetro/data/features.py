@@ -82,12 +82,15 @@ class RowFeatures:
 
     Attributes:
         x: Shape (N, H, F), dimensionless.
-        base: Shape (N, H), the profile that models correct, in units of the scale.
+        base: Shape (N, H), the profile that models correct, in units of the scale: the mean of the
+            day type over 28 days.
+        median: Shape (N, H), its median.
         level: What each window's recent past says of the client's level.
     """
 
     x: Rows
     base: Rows
+    median: Rows
     level: Level
 
 
@@ -160,6 +163,7 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
         earlier_type = windows.day_types(windows.slot_clock(days))
         typed = np.where(_day_types_match(windows, earlier_type), slots, np.nan)
         day_type = first_known(mean(typed), slot_mean, np.ones_like(slot_mean))
+        median = first_known(quantile(np.sort(typed, axis=2), 0.5), day_type)
 
         columns: list[Floats] = []
         in_order = np.sort(slots, axis=2)  # NaN last
@@ -171,7 +175,7 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
             profiles = (
                 mean(weeks),
                 day_type,
-                quantile(np.sort(typed, axis=2), 0.5),
+                median,
                 mean(slots[:, :, :7]),
                 mean(slots, EWMA_WEIGHTS),
                 quantile(in_order, 0.5),
@@ -190,6 +194,7 @@ def row_features(windows: Windows, groups: Sequence[str]) -> RowFeatures:
     return RowFeatures(
         x=np.nan_to_num(x, posinf=0.0, neginf=0.0).astype(np.float32),
         base=np.nan_to_num(day_type, posinf=0.0, neginf=0.0).astype(np.float32),
+        median=np.nan_to_num(median, posinf=0.0, neginf=0.0).astype(np.float32),
         level=level,
     )
 

@@ -19,6 +19,7 @@ from fl_inmetro.errors import ConfigError, Fault
 from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.models.design import (
+    Base,
     Design,
     context_design,
     context_steps,
@@ -139,6 +140,7 @@ class ContextLearner(GradientLearner):
         super().__init__(settings)
         self.context_h = settings.context_h
         self.normalise = settings.normalise
+        self.base: Base = settings.profile if isinstance(settings, settings_of.Profiled) else "mean"
 
     @abstractmethod
     def network(self, context: int, horizon: int) -> nn.Module:
@@ -155,7 +157,9 @@ class ContextLearner(GradientLearner):
         """Build the context, on the day-type profile."""
         steps = context_steps(self.context_h, windows.series.resolution_s)
         return self.head.seen(
-            profile_design(windows, steps, targets=targets, normalise=self.normalise)
+            profile_design(
+                windows, steps, targets=targets, normalise=self.normalise, base=self.base
+            )
         )
 
     def enrol(self, design: Design) -> Arrays:

@@ -185,6 +185,7 @@ class CycleNetLearner(PeriodicLearner):
                 targets=targets,
                 normalise=self.normalise,
                 cycle_steps=self.period_steps(steps),
+                base=self.base,
             )
         )
 
@@ -219,7 +220,12 @@ class CovariateLearner(ContextLearner):
         steps = context_steps(self.context_h, windows.series.resolution_s)
         return self.head.seen(
             profile_design(
-                windows, steps, targets=targets, normalise=self.normalise, features=self.features
+                windows,
+                steps,
+                targets=targets,
+                normalise=self.normalise,
+                features=self.features,
+                base=self.base,
             )
         )
 

@@ -27,6 +27,9 @@ MIN_DEVIATION = 0.1
 #: What a context is divided by: the client's trailing mean, or the window's own deviation.
 Normalise = Literal["scale", "window"]
 
+#: The day-type profile that context models correct.
+Base = Literal["mean", "median"]
+
 Rows = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
@@ -130,11 +133,14 @@ def profile_design(
     normalise: Normalise = "scale",
     features: tuple[str, ...] = (),
     cycle_steps: int = 0,
+    base: Base = "mean",
 ) -> Design:
     """Build the design of the other context models: the last L steps relative to the trailing mean.
 
-    The base is the day-type profile of row models: a context of a week says nothing of what
-    Sundays are like at a client. Missing steps are filled as for NLinear.
+    The base is a day-type profile, that of row models or its median: a context of a week says
+    nothing of what Sundays are like at a client. Nor does it say what single high readings of the
+    28 days have put into their mean, which the median does without. Missing steps are filled as for
+    NLinear.
 
     With `normalise = "window"` the context is (c − μ)/σ of the window's own mean and deviation, and
     σ takes the place of the scale: ŷ = profile + σ · f((c − μ)/σ). Both stay on the client, as the
@@ -148,12 +154,12 @@ def profile_design(
     begins on Monday at 00:00 local time, as φ + W · lead.
     """
     rows = row_features(windows, features)
-    level, base = rows.level, rows.base
+    level, profile = rows.level, rows.median if base == "median" else rows.base
     context = _context(windows, context_steps, level)
     if normalise == "window":
         deviation = _deviation(context)
         context = (context - context.mean(axis=1, keepdims=True)) / deviation
-        level, base = _in_deviations(level, deviation), (base / deviation).astype(np.float32)
+        level, profile = _in_deviations(level, deviation), (profile / deviation).astype(np.float32)
     else:
         context = context - 1
     parts = [context]
@@ -163,7 +169,7 @@ def profile_design(
         place = _place(windows, cycle_steps) + cycle_steps * windows.lead
         parts.append(place[:, None].astype(np.float64))
     return _with_targets(
-        windows, np.concatenate(parts, axis=1).astype(np.float32), base, level, targets
+        windows, np.concatenate(parts, axis=1).astype(np.float32), profile, level, targets
     )
 
 

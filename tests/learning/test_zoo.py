@@ -307,3 +307,18 @@ def test_the_example_trains_in_a_federation(monkeypatch):
         state = {key: value + delta.get(key, 0) for key, value in state.items()}
     assert one.mean_loss(state, design) < before
     sys.modules.pop("own_network", None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "base"),
+    [({}, "median"), ({"loss": "quantile"}, "median"), ({"loss": "mse"}, "mean"),
+     ({"base": "mean"}, "mean"), ({"loss": "mse", "base": "median"}, "median")],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["window_mlp", "gru", "patchtst", "dlinear", "cyclenet", "tide"])
+def test_the_base_is_what_the_loss_aims_at(name, settings, base):
+    part = windows(series("a", 40, gaps=0.1), range(20, 40))
+    rows = row_features(part, ())
+    wanted = {"mean": rows.base, "median": rows.median}
+    made = learner(name, Models.model_validate({name: settings})).design(part)
+    np.testing.assert_array_equal(made.base, wanted[base])
+    assert np.abs(rows.base - rows.median).max() > 0.01

@@ -82,6 +82,26 @@ def test_a_context_on_the_profile_by_hand():
     np.testing.assert_allclose(design.x[1], expected, rtol=1e-5)
 
 
+def test_a_single_high_reading_is_in_the_mean_profile_and_not_in_the_median():
+    # 15 days of 2 kWh, the last hour of the first Monday 9 kWh; the issue is on a Tuesday, with
+    # 11 working days behind it: the mean of that hour is (10·2 + 9)/11, the median 2.
+    energy = np.full(24 * 17, 2.0)
+    energy[23] = 9
+    part = windows(ClientSeries("a", MONDAY, 3600, energy), [15])
+    scale = (15 * 24 * 2 + 7) / (15 * 24)
+    mean, median = (profile_design(part, 24, base=base) for base in ("mean", "median"))
+    np.testing.assert_allclose(mean.base[0, 23] * scale, (10 * 2 + 9) / 11, rtol=1e-6)
+    np.testing.assert_allclose(median.base[0] * scale, 2, rtol=1e-6)
+    np.testing.assert_array_equal(mean.base[0, :23], median.base[0, :23])
+    # What is seen is the same; the residual is of the base: the day was 2 kWh throughout.
+    np.testing.assert_array_equal(mean.x, median.x)
+    np.testing.assert_allclose(median.residual, 0, atol=1e-6)
+    np.testing.assert_allclose(mean.residual[0, 23] * scale, 2 - (10 * 2 + 9) / 11, rtol=1e-5)
+    # In units of the window's deviation, too.
+    own = profile_design(part, 24, base="median", normalise="window")
+    np.testing.assert_allclose(own.base * own.scale_kwh[:, None], 2, rtol=1e-5)
+
+
 def test_residuals_are_of_the_scaled_target():
     one = series("a", 40, gaps=0.2)
     part = windows(one, [20, 30])
