@@ -72,7 +72,7 @@ def calibrate(
         # Who holds several meters follows each of them, and stands at no one place.
         own = {name: ended[name] for name in ended if len(clients[name].test) == 1}
         fleet = replace(fleet, ended=own)
-    shared = job.training in ("federated", "personalised")
+    shared = job.training in ("federated", "clustered", "personalised")
     moved = 2 * len(asked) * counts_bytes if shared else 0
     return replace(done, test=test, sums=sums, n_bytes=done.n_bytes + moved), fleet
 

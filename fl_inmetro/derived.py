@@ -261,7 +261,8 @@ def _personalised(
     learner = workers[0].learner
     names = [c for c in settings.components if c != "tuned" or isinstance(learner, GradientLearner)]
     tuned = _tuned(config, workers, shared, should_stop) if "tuned" in names else Done()
-    have = {"federated": shared, "local": done.get(Job(job.model, "local")), "tuned": tuned}
+    have = {name: done.get(Job(job.model, name)) for name in ("clustered", "local")}
+    have |= {"federated": shared, "tuned": tuned}
     sources = [one for name in names if (one := have[name]) is not None]
 
     def weights_of(worker: ClientWorker) -> Floats:
@@ -276,7 +277,9 @@ def _personalised(
             weights[known] = best_weights(found, target_kwh, settings.parts)
         return weights
 
-    cost = (shared.n_bytes, shared.simulated_s)
+    parted = have["clustered"] if "clustered" in names else None
+    exchanged = [one for one in (shared, parted) if one is not None]
+    cost = (sum(one.n_bytes for one in exchanged), sum(one.simulated_s for one in exchanged))
     return _blended(tuple(names), sources, workers, weights_of, *cost, tuned.states)
 
 

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 
 from fl_inmetro import events
 from fl_inmetro.calibrated import calibrate, calibration_key
+from fl_inmetro.clustered import Clustering, check_clusters, part_clients
 from fl_inmetro.config.schema import ENSEMBLE, RunConfig
 from fl_inmetro.data.forecast_table import observed_rows
 from fl_inmetro.data.windows import Windows
@@ -23,6 +24,7 @@ from fl_inmetro.errors import FederationError
 from fl_inmetro.fallback import keep_profile
 from fl_inmetro.federation.cohort_grid import CohortGrid
 from fl_inmetro.federation.grids import Interrupted, LoopGrid
+from fl_inmetro.federation.joint import of_cluster
 from fl_inmetro.federation.training import Outcome, train_group
 from fl_inmetro.learning.client import ClientData, ClientWorker, added_up, past_scale
 from fl_inmetro.learning.protocol import score_test
@@ -129,14 +131,17 @@ def _run_job(
     del before  # what is trained depends on nothing that was
     settings = settings_of(job, config)
     learner = learner_for(job.model, settings.models)
-    groups = groups_of(job, list(prepared.clients.values()))
+    parted = _clusters(job, config, prepared, emit) if job.training == "clustered" else None
+    by_choice = parted is not None and config.clusters.kind == "ifca"
+    inside = parted.members() if parted and not by_choice else ()
+    groups = groups_of(job, list(prepared.clients.values()), inside)
     rounds = rounds_of(learner, settings.federation.num_server_rounds)
     emit(
         events.RunStarted(
             job.model, job.training, len(prepared.clients), len(groups), rounds, recorder.resumed
         )
     )
-    done = Done()
+    done = Done(n_bytes=parted.bytes_up if parted else 0)
     for group, members in groups:
         workers = [ClientWorker(client, learner) for client in members]
         grid = nodes or _grid(config, workers, should_stop, debug=debug)
@@ -156,6 +161,7 @@ def _run_job(
                 rewind,
                 _most_points(job, prepared),
                 starts(job, group.name) if starts else None,
+                parted.choices(config.clusters, config.seed) if parted and by_choice else None,
             )
         except FederationError as error:
             if job.training != "local":
@@ -168,12 +174,25 @@ def _run_job(
         done.n_bytes += outcome.n_bytes
         done.seconds += outcome.seconds
         done.simulated_s += outcome.simulated_s
+        if parted and by_choice:
+            parted = parted.chosen(outcome.state, outcome.clients)
         for place, worker in enumerate(workers):
             private = grid.best_private(place) if isinstance(grid, LoopGrid) else {}
-            state = outcome.state | private
+            own = outcome.state
+            if parted and by_choice:
+                own = of_cluster(parted.of[worker.client_id], own)
+            state = own | private
             _forecast_splits(done, worker, state, job)
             _measure(done, worker, state, job, prepared)
+    if parted:
+        recorder.save_state(job.clusters_key, *parted.packed())
     return done
+
+
+def _clusters(job: Job, config: RunConfig, prepared: Prepared, emit: events.Emit) -> Clustering:
+    """Part the clients of a job; what is drawn for it is the same after a resume."""
+    check_clusters(config, job.model)
+    return part_clients(config.clusters, prepared.clients, config.seed, emit)
 
 
 def _measure(done: Done, worker: ClientWorker, state: Arrays, job: Job, prepared: Prepared) -> None:
@@ -247,7 +266,7 @@ def _most_points(job: Job, prepared: Prepared) -> int | None:
 
     The server knows it without seeing a reading, so a client cannot enrol with more.
     """
-    if job.training != "federated":
+    if job.training not in ("federated", "clustered"):
         return None
     splits = prepared.splits
     meters = 1 if prepared.partitioned is None else len(prepared.meters)

@@ -57,6 +57,11 @@ class Job:
         """Return the name of a derived job's weights in the run directory."""
         return f"{self.model}-{self.training}-blend"
 
+    @property
+    def clusters_key(self) -> str:
+        """Return the name under which who is in which cluster is kept."""
+        return f"{self.model}-{self.training}-clusters"
+
     def group_key(self, number: int) -> str:
         """Return the name of a group's weights in the run directory."""
         return f"{self.model}-{self.training}-g{number:04d}"
@@ -177,12 +182,23 @@ def baselines_of(config: RunConfig, kind: str) -> list[str]:
     return [name for name in chosen if name in BASELINES]
 
 
-def groups_of(job: Job, clients: Sequence[ClientData]) -> list[tuple[Group, list[ClientData]]]:
-    """Return the federations of a job and who is in each."""
+def groups_of(
+    job: Job, clients: Sequence[ClientData], clusters: Sequence[Sequence[str]] = ()
+) -> list[tuple[Group, list[ClientData]]]:
+    """Return the federations of a job and who is in each.
+
+    With `clusters`, the names of their clients, each of them is a federation of its own.
+    """
     if job.training == "local":
         members = [(client.client_id, [client]) for client in clients]
     elif job.training == "centralised":
         members = [("pooled", [pooled("pooled", clients)])]
+    elif clusters:
+        known = {client.client_id: client for client in clients}
+        members = [
+            (f"cluster-{k + 1}", [known[name] for name in names])
+            for k, names in enumerate(clusters)
+        ]
     else:
         members = [("federation", list(clients))]
     return [
@@ -197,7 +213,7 @@ def settings_of(job: Job, config: RunConfig) -> RunConfig:
     Those of one client cannot ask for a quorum, send nothing anywhere, and keep nothing from each
     other.
     """
-    if job.training == "federated":
+    if job.training in ("federated", "clustered"):
         return _with_clients_rate(job, config)
     settings = config.federation
     alone = settings.model_copy(

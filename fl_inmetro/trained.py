@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,11 +13,14 @@ from torch import nn
 from fl_inmetro.calibrated import calibration_key
 from fl_inmetro.calibrated_model import CalibratedModel as CalibratedModel
 from fl_inmetro.calibrated_model import FollowedModel as FollowedModel
+from fl_inmetro.clustered import Clustering
 from fl_inmetro.config.schema import ENSEMBLE, TRAINED
 from fl_inmetro.data.fleet_windows import FleetWindows
+from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.derived import Blend
 from fl_inmetro.errors import Fault, RunError
+from fl_inmetro.federation.joint import MEMBERSHIP, of_cluster
 from fl_inmetro.federation.training import best_private, best_state
 from fl_inmetro.learning.blend import blended
 from fl_inmetro.learning.conformal import FleetCalibration
@@ -91,6 +94,52 @@ class TrainedModel:
         if self.shared is None or not isinstance(self.learner, GradientLearner):
             return None
         return self.learner.loaded(self.shared).eval()
+
+
+@dataclass(frozen=True, eq=False)
+class ClusteredModel(TrainedModel):
+    """The models of clusters; `own` holds that of each client that took part.
+
+    Attributes:
+        clustering: Who is in which.
+        models: The model of each cluster.
+    """
+
+    clustering: Clustering
+    models: tuple[Arrays, ...]
+
+    def state_for(self, client_id: str) -> Arrays | None:
+        """Return the model of a client's cluster; of the largest for one that took no part."""
+        known = super().state_for(client_id)
+        return self.models[int(self.clustering.sizes.argmax())] if known is None else known
+
+    def forecast(self, client_id: str, windows: Windows) -> Forecast | None:
+        """Forecast a client's windows; one that took no part joins the cluster of its profile."""
+        if client_id in self.own or not len(windows):
+            return super().forecast(client_id, windows)
+        return self._joining(client_id, windows.series, windows).forecast(client_id, windows)
+
+    def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
+        """Forecast many clients at once; for each what `forecast` says of it."""
+        new = {
+            series.client_id: self._joining(series.client_id, series, windows).models[0]
+            for series in windows.clients
+            if series.client_id not in self.own
+        }
+        if not new:
+            return super().forecast_fleet(windows)
+        everybody = replace(self, own={**self.own, **new})
+        return everybody.forecast_fleet(windows)
+
+    def _joining(self, client_id: str, series: ClientSeries, windows: Windows) -> ClusteredModel:
+        """Return the model for a client that took no part, by its readings before the first issue.
+
+        What it learns of itself later does not move it: its forecasts stay of one model.
+        """
+        first = int(windows.issue_utc_s.min())
+        zone = series.site.timezone or windows.timezone
+        state = self.models[self.clustering.nearest(series, first, zone)]
+        return replace(self, own={client_id: state}, models=(state,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +223,7 @@ def trained_model(
                 "choose one with --model and --training, or finish the run with --resume",
             )
         )
-    order = {"personalised": 0, "federated": 1, "centralised": 2, "local": 3}
+    order = {"personalised": 0, "federated": 1, "clustered": 2, "centralised": 3, "local": 4}
     first = min(order[row["training"]] for row in fitting)
     rivals = [row for row in fitting if order[row["training"]] == first]
     by = "nmae" if any(row.get("validation_nmae") is None for row in rivals) else "validation_nmae"
@@ -231,6 +280,9 @@ def _learner(record: RunRecord, job: Job) -> Learner:
 
 def _plain(record: RunRecord, job: Job) -> TrainedModel:
     learner = _learner(record, job)
+    parted = load_weights(record.path, job.clusters_key) if job.training == "clustered" else None
+    if job.training == "clustered" and parted is None:
+        raise _lost(record, job.clusters_key)
     # A client whose own training failed has a group and no finished round.
     kept = {
         row["name"]: load_weights(record.path, job.group_key(int(row["group"])))
@@ -241,6 +293,19 @@ def _plain(record: RunRecord, job: Job) -> TrainedModel:
     private: dict[str, Arrays] = {}
     for arrays in kept.values():
         private |= best_private(arrays)
+    if parted is not None:
+        clustering = Clustering.unpacked(*parted)
+        models = _of_clusters(clustering, states)
+        own = {name: models[k] | private.get(name, {}) for name, k in clustering.of.items()}
+        return ClusteredModel(job, learner, None, own, private, clustering, models)
     if job.training == "local":
         return TrainedModel(job, learner, None, states, private)
     return TrainedModel(job, learner, next(iter(states.values())), {}, private)
+
+
+def _of_clusters(clustering: Clustering, states: Mapping[str, Arrays]) -> tuple[Arrays, ...]:
+    """Return the model of each cluster: a joint state taken apart, or federations by name."""
+    first = next(iter(states.values()))
+    if MEMBERSHIP in first:
+        return tuple(of_cluster(k, first) for k in range(clustering.number))
+    return tuple(states[f"cluster-{k + 1}"] for k in range(clustering.number))

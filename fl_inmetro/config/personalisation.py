@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from fl_inmetro.config.table import Positive, Table
 
-Component = Literal["federated", "local", "tuned"]
+Component = Literal["federated", "clustered", "local", "tuned"]
 
 
 class Personalisation(Table):
@@ -18,7 +18,8 @@ class Personalisation(Table):
     A client blends the forecasts of its components; nothing of this leaves it.
 
     Attributes:
-        components: `federated` is the shared model, `local` the one that the client trained alone,
+        components: `federated` is the shared model, `clustered` that of the client's cluster
+            (`[clusters]`), `local` the one that the client trained alone,
             `tuned` the shared one after some epochs on the client's own windows (gradient models).
         epochs: Passes over the client's windows when tuning.
         eta_l_factor: Learning rate when tuning, as a share of the model's own.

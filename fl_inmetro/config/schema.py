@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fl_inmetro.config.attack import Attack
 from fl_inmetro.config.backtest import Backtest
+from fl_inmetro.config.clusters import Clusters
 from fl_inmetro.config.coldstart import ColdStart
 from fl_inmetro.config.conformal import Conformal
 from fl_inmetro.config.data import Cleaning as Cleaning
@@ -50,7 +51,7 @@ Learner = Literal[
     "tsmixer",
     "own",
 ]
-Training = Literal["local", "federated", "personalised", "centralised"]
+Training = Literal["local", "federated", "clustered", "personalised", "centralised"]
 Baseline = Literal[
     "sn24",
     "sn168",
@@ -208,6 +209,7 @@ class RunConfig(Table):
     compare: Compare = Compare()
     ensemble: Ensemble = Ensemble()
     personalisation: Personalisation = Personalisation()
+    clusters: Clusters = Clusters()
     conformal: Conformal = Conformal()
     fallback: Fallback = Fallback()
     execution: Execution = Execution()

@@ -24,7 +24,7 @@ from fl_inmetro.federation.client_program import reply_content
 from fl_inmetro.federation.grids import Interrupted, LoopGrid, named, reason_of
 from fl_inmetro.learning.client import ClientWorker, Enrolment
 from fl_inmetro.learning.control import check_control, zero_controls
-from fl_inmetro.learning.evaluation import Evaluation
+from fl_inmetro.learning.evaluation import Evaluation, RecentEvaluations
 from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.private import PendingRows, PrivateFleet, PrivateState, controls_of
 from fl_inmetro.learning.rows import Rows, RowStore, training_arrays
@@ -84,7 +84,7 @@ class CohortGrid(LoopGrid):
         self._names = [worker.client_id for worker in workers]
         self._places = {name: k for k, name in enumerate(self._names)}
         self._trainer: CohortTrainer | None = None
-        self._evaluations: dict[tuple[str, frozenset[str]], Evaluation] = {}
+        self._evaluations = RecentEvaluations()
         self._private: PrivateFleet | None = None
         #: Control variates by parameter, each (K, …); empty before any was asked for.
         self._controls: Arrays = {}

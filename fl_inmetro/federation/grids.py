@@ -123,6 +123,18 @@ class LoopGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
         del timeout
         return [self._work(message) for message in messages]
 
+    def losses(self, state: Arrays, client_ids: Sequence[str]) -> dict[str, float]:
+        """Return clients' mean training loss of a gradient model; nothing changes.
+
+        Only the number of the best of several models is to leave a client (IFCA).
+        """
+        found = {}
+        for worker in self._workers:
+            self._check_stop()
+            if worker.client_id in client_ids:
+                found[worker.client_id] = worker.mean_loss(state)
+        return found
+
     def tell(self, state: Arrays, best_round: int) -> None:
         """Let the clients know which round was the best."""
         if self._private_fleet(state):

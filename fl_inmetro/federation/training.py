@@ -18,6 +18,8 @@ from fl_inmetro.federation.buffered import BufferedStrategy
 from fl_inmetro.federation.foreign import ForeignStrategy, strategy_of
 from fl_inmetro.federation.grids import LoopGrid
 from fl_inmetro.federation.heterogeneity import Heterogeneity
+from fl_inmetro.federation.ifca import IfcaStrategy
+from fl_inmetro.federation.joint import Choices
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.planner import RoundPlanner
 from fl_inmetro.federation.progress import Progress, begin, unpacked
@@ -76,6 +78,7 @@ class Outcome:
         n_bytes: Bytes of arrays and sums exchanged.
         seconds: Wall time of training; of both parts, for a run that was resumed.
         simulated_s: Virtual time of training; 0 without `[virtual_time]`.
+        clients: Who enrolled, in the order of a joint state's `cluster_of`.
     """
 
     state: Arrays
@@ -83,6 +86,7 @@ class Outcome:
     n_bytes: int
     seconds: float
     simulated_s: float = 0.0
+    clients: tuple[str, ...] = ()
 
 
 def train_group(
@@ -95,6 +99,7 @@ def train_group(
     rewind: Callable[[int], None] = lambda round_: None,
     most_points: int | None = None,
     start: Arrays | None = None,
+    choices: Choices | None = None,
 ) -> Outcome:
     """Train, keep the best model on the shelf, and score it on the test windows.
 
@@ -102,6 +107,7 @@ def train_group(
     after `rewind(round)` has removed what was recorded beyond it. No client may claim more than
     `most_points` training points. With `start`, the first round begins from that model as it is,
     its standardisation included, and not from one that is drawn; sums in closed form need none.
+    With `choices` the clients train several models, and the state is a joint one.
     """
     settings = config.federation
     started = time.perf_counter()
@@ -120,6 +126,8 @@ def train_group(
     done = shelf.load_state(group.key)
     kept = done or (shelf.load_state(checkpoint_key) if group.checkpointed else None)
     first = initial if start is None or learner.closed_form else _fitting(start, initial)
+    if choices:
+        first = choices.first(first, list(DeltaMerge().shared(first)), list(roster.nodes))
     progress, spent_before = unpacked(*kept) if kept else (begin(first, roster.n_bytes), 0.0)
     work = LocalWork(settings.local_epochs, steps=settings.local_steps)
     if not learner.closed_form:
@@ -176,7 +184,7 @@ def train_group(
     heterogeneity = None
     if config.diagnostics.heterogeneity and not learner.closed_form:
         heterogeneity = Heterogeneity(roster.nodes, group.number, emit)
-    strategy = _strategy(config, learner)(
+    strategy = _strategy(config, learner, choices)(
         roster,
         merge,
         closed_form=learner.closed_form,
@@ -212,7 +220,8 @@ def train_group(
             nodes_here.tell(initial, progress.best_round)
         save(group.key, progress, spent)
     sums = strategy.score(grid, progress, settings.timeout_s)
-    return Outcome(progress.best_state, sums, progress.n_bytes, spent, progress.simulated_s)
+    cost = (progress.n_bytes, spent, progress.simulated_s)
+    return Outcome(progress.best_state, sums, *cost, tuple(roster.nodes))
 
 
 def _fitting(start: Arrays, drawn: Arrays) -> Arrays:
@@ -247,9 +256,13 @@ def _may_repeat(learner: Learner, roster: Roster) -> frozenset[str]:
     return frozenset(n for n, windows in roster.windows.items() if not size or windows <= size)
 
 
-def _strategy(config: RunConfig, learner: Learner) -> Callable[..., FederatedStrategy]:
+def _strategy(
+    config: RunConfig, learner: Learner, choices: Choices | None
+) -> Callable[..., FederatedStrategy]:
     """Return what drives the rounds."""
     settings = config.strategy
+    if choices:
+        return partial(IfcaStrategy, **choices.arguments)
     if learner.closed_form:
         return FederatedStrategy
     if settings.is_foreign:

@@ -195,6 +195,10 @@ class ClientWorker:
             )
         return self.learner
 
+    def mean_loss(self, state: Arrays) -> float:
+        """Return the mean loss over all known training points; only for gradient models."""
+        return self._gradients().mean_loss(state, self.train_design)
+
     def evaluate(self, state: Arrays, split: str) -> dict[str, ErrorSums]:
         """Return the error sums of `validation` or `test`, by the client they are scored as."""
 

@@ -20,6 +20,9 @@ Ints = NDArray[np.int64]
 #: Windows that are forecast together.
 _WINDOWS = 1024
 
+#: Sets of clients whose windows are kept ready.
+_RECENT = 16
+
 
 @dataclass(frozen=True, eq=False)
 class _Part:
@@ -71,6 +74,16 @@ class Evaluation:
 
         for results in in_order(scored, self._parts, self._threads):
             yield from results
+
+
+class RecentEvaluations(dict[tuple[str, frozenset[str]], Evaluation]):
+    """Those of the latest sets of clients, by split: of clusters that change only some are kept."""
+
+    def __setitem__(self, key: tuple[str, frozenset[str]], value: Evaluation) -> None:
+        """Keep one more, and forget the oldest of too many."""
+        if len(self) >= _RECENT:
+            del self[next(iter(self))]
+        super().__setitem__(key, value)
 
 
 def _groups(workers: Sequence[ClientWorker], split: str) -> Iterator[list[ClientWorker]]:

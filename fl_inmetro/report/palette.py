@@ -42,6 +42,7 @@ class Look:
 _TRAININGS = {
     "federated": Look(BLUE, "solid", "circle", ""),
     "local": Look(ORANGE, "dash", "square", "/"),
+    "clustered": Look(SKY, "longdash", "hexagon", "+"),
     "personalised": Look(PURPLE, "solid", "star", "\\"),
     "centralised": Look(GREEN, "dashdot", "diamond", "x"),
     "baseline": Look("#767676", "dot", "cross", "."),

@@ -297,7 +297,7 @@ def _heterogeneity(record: RunRecord, lang: Language) -> str:
 
 def _federated(curve: view.Curve) -> bool:
     """Only a federation moves models; the other trainings merely use the same machinery."""
-    return curve.line.training == "federated"
+    return curve.line.training in ("federated", "clustered")
 
 
 def _rejected(record: RunRecord, lang: Language) -> str:
