@@ -30,6 +30,9 @@ Ints = NDArray[np.int64]
 #: forecast, what calibration moves a quantile by, and what the way's finite steps leave.
 CONSTANT, FLOOR, CALIBRATION, REST = "constant", "floor", "calibration", "rest"
 
+#: What rounding may make of a forecast, as a share of the largest of the day.
+SAME = 1e-4
+
 #: Kinds of the day of a step, by number; see `Windows.day_types`.
 DAY_TYPES = ("working_day", "saturday", "sunday", "holiday")
 
@@ -174,7 +177,8 @@ def terms_of(model: Model, client: str, windows: Windows, level: float | None) -
     (or, of a model of the mean, makes it from the mean by) is a term of its own.
 
     Raises:
-        FederationError: FL363, the model is of a kind that cannot be taken apart.
+        FederationError: FL363, the model is of a kind that cannot be taken apart, or its terms are
+            not those of what it forecasts.
     """
     full = model.forecast(client, windows)
     assert full is not None
@@ -187,11 +191,14 @@ def terms_of(model: Model, client: str, windows: Windows, level: float | None) -
     assert made is not None
     own = level if level is not None and made.at(level) is not None else None
     found = _terms(plain, client, windows, own)
+    before = point(made, own)
     assert found is not None
+    assert before is not None
+    # A model that serves a client otherwise than by its state would be told of wrongly.
+    if np.abs(found.forecast_kwh - before[0]).max() > SAME * max(np.abs(before[0]).max(), 1e-9):
+        raise unknown(plain)
     named = dict(found.terms)
     if plain is not model:
-        before = point(made, own)
-        assert before is not None
         named[CALIBRATION] = whole[0] - before[0]
     # Last of all, so that nothing is hidden: rounding, and what the steps of the way leave.
     named[REST] = whole[0] - sum(named.values(), np.zeros(windows.horizon))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 
 from fl_inmetro.errors import FederationError
 from fl_inmetro.explain.paths import TOLERANCE
-from fl_inmetro.explain.terms import explain
-from fl_inmetro.trained import trained_model
+from fl_inmetro.explain.terms import explain, terms_of
+from fl_inmetro.trained import TrainedModel, trained_model
 
 DAY = date(2024, 2, 25)
 MODELS = ("ridge", "mlp", "nlinear", "gru", "tide", "cyclenet", "ensemble")
@@ -67,8 +68,6 @@ def test_a_blend_is_the_weighted_sum_of_its_components(made):
 
     whole = terms("ensemble")
     # Ridge has no quantiles, so that the ensemble is one of means; so must its members be here.
-    from fl_inmetro.explain.terms import terms_of
-
     windows = made.prepared.clients[client].test[0]
     place = [str(np.datetime64(int(s), "s"))[:10] for s in windows.issue_utc_s].index(str(DAY))
     one = windows.take(np.array([place]))
@@ -103,8 +102,6 @@ def test_the_base_is_the_profile_and_the_hours_are_local(made):
 
 def test_a_forecast_below_the_floor_says_that_it_was_cut(made):
     """A constant of −10 scales below the base: the forecast is zero, and the cut says why."""
-    from dataclasses import replace
-
     model = trained_model(made.record, "ridge", "federated")
     assert model.shared is not None
     low = model.shared | {"coefficients": model.shared["coefficients"].copy()}
@@ -137,10 +134,22 @@ def test_what_cannot_be_explained_is_a_fault(made, code, change):
     assert fault.hint
 
 
+def test_a_model_that_forecasts_otherwise_than_by_its_state_is_fl363(made):
+    class Doubled(TrainedModel):
+        def forecast(self, client_id, windows):
+            made = super().forecast(client_id, windows)
+            return replace(made, mean_kwh=2 * made.mean_kwh, quantiles_kwh=2 * made.quantiles_kwh)
+
+    plain = trained_model(made.record, "mlp", "federated")
+    model = Doubled(plain.job, plain.learner, plain.shared, plain.own, plain.private)
+    client = next(iter(made.prepared.clients))
+    with pytest.raises(FederationError) as caught:
+        explain(made.record, model, made.prepared.data, client, DAY)
+    assert caught.value.faults[0].code == "FL363"
+
+
 def test_a_client_without_a_model_has_no_forecast_fl362(made):
     model = trained_model(made.record, "mlp", "local")
-    from dataclasses import replace
-
     client = next(iter(made.prepared.clients))
     without = replace(model, own={k: v for k, v in model.own.items() if k != client})
     with pytest.raises(FederationError) as caught:
