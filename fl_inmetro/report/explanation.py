@@ -168,12 +168,12 @@ def terms_figure(result: Result, lang: Language) -> go.Figure:
     bases = [name for name in size if name in BASES]
     shown = [*bases, *[name for name in largest[: DRAWN - len(bases)] if size[name] > 0]]
     series = {block_label(n, lang): [row["terms"][n] for row in rows] for n in shown}
+    colours = palette.model_colours(list(series))
     others = [n for n in size if n not in shown and size[n] > 0]
     if others:
-        series[text("explain.axis.other", lang)] = [
-            sum(row["terms"][n] for n in others) for row in rows
-        ]
-    colours = palette.model_colours(list(series))
+        rest = text("explain.axis.other", lang)
+        series[rest] = [sum(row["terms"][n] for n in others) for row in rows]
+        colours[rest] = "#767676"
     drawn = go.Figure()
     for place, (name, values) in enumerate(series.items()):
         pattern = _PATTERNS[place % len(_PATTERNS)]

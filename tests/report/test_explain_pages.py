@@ -194,6 +194,8 @@ def test_the_stack_adds_up_to_the_line():
     crowd = forecast(rows=[step(1, terms=many, forecast_kwh=4.0)], terms=list(many))
     bars = [t for t in explanation.terms_figure(crowd, "en").data if t.type == "bar"]
     assert len(bars) == explanation.DRAWN + 1
+    looks = {(bar.marker.color, bar.marker.pattern.shape) for bar in bars}
+    assert len(looks) == len(bars)
     assert sum(bar.y[0] for bar in bars) == pytest.approx(4.0)
 
 
