@@ -59,8 +59,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         emit: Where events go.
         after_round: Called with the progress after each round (checkpoints).
         rate_of: Round to the share of the clients' learning rate in it.
-        sum_rounds: Rounds of a closed form, at most.
-        is_done: Whether a state needs no more rounds.
+        sum_rounds: Rounds of a closed form, at most, and whether a state needs no more of them.
     """
 
     def __init__(
@@ -82,8 +81,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         emit: events.Emit = lambda event: None,
         after_round: Callable[[Progress], None] = lambda progress: None,
         rate_of: Callable[[int], float] = lambda number: 1.0,
-        sum_rounds: int = 1,
-        is_done: Callable[[Arrays], bool] = lambda state: False,
+        sum_rounds: tuple[int, Callable[[Arrays], bool]] = (1, lambda state: False),
     ) -> None:
         self._roster = roster
         self._names = {node: name for name, node in roster.nodes.items()}
@@ -98,7 +96,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self._emit = emit
         self._after_round = after_round
         self._rate_of = rate_of
-        self._sum_rounds, self._is_done = sum_rounds, is_done
+        self._sum_rounds, self._is_done = sum_rounds
         self._work = work or LocalWork(epochs=settings.local_epochs)
         self._gate = gate or Gate()
         self._quorum = Quorum(settings, self._gate, closed_form=closed_form)
@@ -113,8 +111,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self._inbox: Inbox | None = None
         #: Node id to client, of those who are asked in this round, and replies aimed at.
         self._asked_nodes: dict[int, str] = {}
-        self._wanted = self._best_round = 0
-        self._round_bytes_down = self._round_bytes_up = 0
+        self._wanted = self._best_round = self._round_bytes_down = self._round_bytes_up = 0
 
     # -------------------------------------------------------------- Flower's interface
     def configure_train(
@@ -181,12 +178,9 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         A federation continued from a saved `Progress` ends in the same bits as one that never
         stopped: nothing else is carried from round to round.
         """
-        if self._closed_form:
-            num_rounds = self._sum_rounds
-        while (
-            progress.round < num_rounds
-            and not progress.is_stuck(self._settings.patience)
-            and not self._is_done(progress.state)
+        most = self._sum_rounds if self._closed_form else num_rounds
+        while progress.round < most and not (
+            progress.is_stuck(self._settings.patience) or self._is_done(progress.state)
         ):
             progress = self._one_round(grid, progress, timeout)
             self._after_round(progress)
@@ -222,7 +216,6 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         scores = self._validated(grid, number, served, timeout)
         moved = self._round_bytes_down + self._round_bytes_up
         memory = prefixed(_SERVER, self._memory) | prefixed(_STANDING, self._standing.to_arrays())
-        # What is solved for has one solution; validation chooses among ways to it.
         last = self._settings.keep == "last" or self._closed_form
         after = progress.after(
             state, scores, moved, simulated_s, memory, keep_last=last, served=served
@@ -267,8 +260,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             fault = self._quorum.fault(number, received.good, min(self._wanted, len(selected)))
             fault = fault or self._merge.needs(received.good)
             if fault is None:
-                after, loss = self._merged(number, state, received)
-                return after, loss, spent_s
+                return *self._merged(number, state, received), spent_s
             everybody = len(selected) == len(self._standing.eligible(number))
             if everybody and getattr(grid, "repeats_itself", False):
                 break  # the same clients would do the same work

@@ -200,8 +200,7 @@ def train_group(
         emit=emit,
         after_round=keep,
         rate_of=_rate_of(learner, settings.num_server_rounds),
-        sum_rounds=rounds_of(learner, 1),
-        is_done=partial(is_done, learner),
+        sum_rounds=(rounds_of(learner, 1), partial(is_done, learner)),
     )
     spent = spent_before
     if not done:
