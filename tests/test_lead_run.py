@@ -14,10 +14,12 @@ from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.exported import metadata
 from fl_inmetro.forecasting import forecast, score_file
 from fl_inmetro.hierarchy.base import node_forecasts
+from fl_inmetro.hierarchy.reconcile import Request, reconcile
 from fl_inmetro.metrics.fleet import peaks
 from fl_inmetro.plan import Job, cut
 from fl_inmetro.runs.points import points_of
 from fl_inmetro.runs.record import RunRecord
+from fl_inmetro.runs.versus import Entry
 from fl_inmetro.trained import TrainedModel, model_of, trained_model
 from tests.fleets import fleet, tiny_config
 
@@ -140,3 +142,24 @@ def test_its_file_is_scored_as_any_other(record: RunRecord, tmp_path: Path) -> N
     scores, _ = score_file(file, DATA)
     (row,) = (r for r in record.scores() if r["model"] == "ha4")
     assert scores["nmae"] == pytest.approx(row["nmae"])
+
+
+def test_sums_are_reconciled_on_the_delivered_hours(tmp_path: Path) -> None:
+    """The nodes' forecasts are of the same hours as the clients'."""
+    window = {
+        "validation_days": 5, "test_days": 20, "train_days": 0, "issue_time": "06:00", "lead_h": 18,
+        "timezone": "America/Sao_Paulo",
+    }  # fmt: skip
+    settings = tiny_config(window=window, compare={"models": ["ha4"], "training": []})
+    path = session.start(settings, "compare", tmp_path, quiet, lambda: False)
+    record = RunRecord.open(path)
+    points = points_of(record.forecasts("ha4", "baseline"))
+    groups = tmp_path / "groups.csv"
+    lines = [f"{name},{'a' if k < 2 else 'b'}" for k, name in enumerate(points.names)]
+    groups.write_text("\n".join(["client_id,feeder", *lines]) + "\n", encoding="utf-8")
+    made = reconcile(
+        record, Request(Entry(record.id, "ha4", "baseline"), groups, ("bottom-up",), 7, None, "ha4")
+    )
+    ahead = (made.grid.target_utc_s - made.grid.issue_utc_s) // HOUR
+    assert set(ahead.tolist()) == set(range(18, 42))
+    assert len(ahead) == 20 * 24
