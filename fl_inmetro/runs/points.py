@@ -31,7 +31,7 @@ def points_of(table: pa.Table, *, by_meter: bool = False) -> Points:
             client that holds its window.
     """
     holder = "part" if "part" in table.column_names and not by_meter else "client_id"
-    names, client = _coded(table[holder].to_pylist())
+    names, client = _coded([table[holder]])
     columns = {level: name for name in table.column_names if (level := level_of_column(name))}
     found = {level: _floats(table[columns[level]]) for level in sorted(columns)}
     # A column without a number is that of another model of the file.
@@ -72,9 +72,24 @@ def paired(ours: pa.Table, theirs: pa.Table) -> tuple[Points, Points]:
 
 
 # ------------------------------------------------------------------------------ internals
-def _coded(values: Sequence[str]) -> tuple[tuple[str, ...], Ints]:
-    names, client = np.unique(np.asarray(values, dtype=object).astype(str), return_inverse=True)
-    return tuple(str(name) for name in names), client.reshape(-1).astype(np.int64)
+def _coded(columns: Sequence[pa.ChunkedArray]) -> tuple[tuple[str, ...], Ints]:
+    """Return the sorted names of columns of text, and for each row of them its place in these.
+
+    A name is read once and not for each of its rows, of which a long test has millions.
+    """
+    import pyarrow as pa
+
+    found: list[tuple[list[str], Ints]] = []
+    for column in columns:
+        for chunk in column.chunks:
+            coded = chunk if isinstance(chunk, pa.DictionaryArray) else chunk.dictionary_encode()
+            own = [str(name) for name in coded.dictionary.to_pylist()]
+            places = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+            found.append((own, places))
+    names = sorted({own[k] for own, places in found for k in np.unique(places)})
+    place_of = {name: place for place, name in enumerate(names)}
+    rows = [np.array([place_of.get(n, -1) for n in own], dtype=np.int64)[p] for own, p in found]
+    return tuple(names), np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64)
 
 
 def _keys(tables: Sequence[pa.Table]) -> list[Ints]:
@@ -82,7 +97,7 @@ def _keys(tables: Sequence[pa.Table]) -> list[Ints]:
     total = np.zeros(sum(table.num_rows for table in tables), dtype=np.int64)
     for name in ("client_id", "issue_time_utc", "target_time_utc"):
         if name == "client_id":
-            codes = _coded([v for table in tables for v in table[name].to_pylist()])[1]
+            codes = _coded([table[name] for table in tables])[1]
         else:
             instants = np.concatenate([_instants(table[name]) for table in tables])
             codes = np.unique(instants, return_inverse=True)[1].reshape(-1).astype(np.int64)
