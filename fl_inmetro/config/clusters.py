@@ -25,7 +25,7 @@ class Clusters(Table):
             profile's 72 numbers.
         restarts: k-means starts so often from other centres; the best is kept.
         start: With `ifca`, `profile` = the first round trains the clusters of the profiles;
-            `perturbed` = the first model and perturbations of it, of which clients choose at once.
+            `perturbed` = perturbations of one model, of which clients choose at once.
         perturbation: Size of those, as a share of 1/√(inputs of a neuron).
         every: With `ifca`, clients choose again after so many rounds.
     """

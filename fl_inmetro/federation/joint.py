@@ -47,23 +47,19 @@ def joined_states(states: Sequence[Arrays], cluster_of: Ints) -> Arrays:
     return joint
 
 
-def clusters_in(joint: Arrays) -> int:
-    """Return K of a joint state."""
-    names = {name.partition(".")[0] for name in joint if name != MEMBERSHIP}
-    return len(names)
-
-
 def perturbed(
     state: Arrays, trained: Sequence[str], number: int, size: float, seed: int
 ) -> list[Arrays]:
-    """Return a model and `number` − 1 perturbations of it.
+    """Return `number` perturbations of a model; the model itself where it is the only one.
 
     Each trained number gets Gaussian noise of deviation size/√(inputs of its neuron), which a
     vector has one of. (Ghosh et al. 2020, section 5, start from random models; a model that begins
-    at zero has no others.)
+    at zero has no others. None is the model as it is: everybody would prefer that one.)
     """
-    made = [state]
-    for k in range(1, number):
+    if number == 1:
+        return [state]
+    made = []
+    for k in range(number):
         own = dict(state)
         for name in trained:
             array = state[name]

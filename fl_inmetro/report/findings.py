@@ -81,7 +81,7 @@ def limits(record: RunRecord, lang: Language) -> list[str]:
         (0 < clients < FEW_CLIENTS, "few"),
         (not _covered(view.score_of(record, line)), "point"),
         (_covered(view.score_of(record, line)), "quantiles"),
-        (any(s["training"] == "federated" for s in record.stages()), "privacy"),
+        (any(s["training"] in ("federated", "clustered") for s in record.stages()), "privacy"),
         (any(row["training"] == "centralised" for row in scores), "pooled"),
     ]
     values = {"seed": record.manifest.get("seed"), "clients": clients}

@@ -12,6 +12,7 @@ from fl_inmetro.config.strategy import Strategy
 from fl_inmetro.i18n import Language, text
 from fl_inmetro.report import figures, view
 from fl_inmetro.report.captions import columns, facts, figure_title, note, nothing, table_title
+from fl_inmetro.report.clusters import clusters
 from fl_inmetro.report.findings import step
 from fl_inmetro.report.markup import Column, bullets, code, figure, table
 from fl_inmetro.report.weeks import weeks
@@ -89,6 +90,7 @@ def training(record: RunRecord, lang: Language) -> str:
         content += f'<p class="note">{escape(note("local_groups", lang))}</p>\n'
     content += table(table_title("curves", lang), heads, rows)
     content += _bytes(record, found, lang)
+    content += clusters(record, lang)
     return content + _heterogeneity(record, lang) + _rejected(record, lang)
 
 

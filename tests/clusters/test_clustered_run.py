@@ -17,6 +17,8 @@ from fl_inmetro.errors import ConfigError
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.learning.client import ClientData
 from fl_inmetro.plan import prepare
+from fl_inmetro.report.clusters import Parted, mean_days, parted
+from fl_inmetro.report.html import render
 from fl_inmetro.runs import weights
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.seeds import derive
@@ -261,3 +263,26 @@ def test_personalised_on_top_of_clusters(tmp_path):
     made = trained_model(record, training="personalised").forecast("sim-home-002", windows)
     own = both[2][both[2].client_id == "sim-home-002"]["mean"]
     assert np.allclose(made.mean_kwh.ravel(), own, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lang", ["en", "pt-BR"])
+def test_the_report_says_who_is_where(ran, lang):
+    for kind, record in ran.items():
+        page = render(record, lang)
+        found = clustering(record)
+        for members in found.members():
+            assert ", ".join(members) in page, kind
+        assert page.count("fig-clusters-0") >= 1
+        (one,) = parted(record)
+        drawn = mean_days(one, lang)
+        inside = [k for k in range(2) if (found.labels == k).any()]
+        assert len(drawn.data) == len(inside)
+        for line, k in zip(drawn.data, inside, strict=True):
+            assert np.allclose(line.y, found.centres[k])
+        assert one.changed.size == (2 if kind == "ifca" else 0)
+
+
+def test_settled_is_the_last_round_that_moved_anybody():
+    made = [np.array(changed) for changed in ([0, 3, 1, 0, 0], [0, 0], [])]
+    ones = [Parted("mlp", (), np.zeros(0, int), 2, np.zeros((0, 72)), {}, None, m) for m in made]
+    assert [one.settled for one in ones] == [3, 0, 0]

@@ -116,11 +116,15 @@ def test_choosing_stays_where_nothing_is_better_or_known():
 
 def test_perturbations_have_the_size_that_was_asked():
     state = {"w": np.zeros((50, 400), np.float32), "x_std": np.ones(3)}
-    same, other = perturbed(state, ["w"], 2, 0.5, seed=1)
-    assert same is state
-    assert np.array_equal(other["x_std"], state["x_std"])
-    # 20,000 draws of deviation 0.5/√400 = 0.025; its standard error is 0.025/200.
-    assert other["w"].std() == pytest.approx(0.025, abs=5e-4)
+    made = perturbed(state, ["w"], 2, 0.5, seed=1)
+    for one in made:
+        assert np.array_equal(one["x_std"], state["x_std"])
+        # 20,000 draws of deviation 0.5/√400 = 0.025; its standard error is 0.025/200.
+        assert one["w"].std() == pytest.approx(0.025, abs=5e-4)
+    assert np.corrcoef(made[0]["w"].ravel(), made[1]["w"].ravel())[0, 1] == pytest.approx(
+        0, abs=0.03
+    )
+    assert perturbed(state, ["w"], 1, 0.5, seed=1)[0] is state
 
 
 # ------------------------------------------------------------------- beside the plain federation
