@@ -117,12 +117,12 @@ class ClusteredModel(TrainedModel):
         """Forecast a client's windows; one that took no part joins the cluster of its profile."""
         if client_id in self.own or not len(windows):
             return super().forecast(client_id, windows)
-        return self._joining(client_id, windows.series, windows).forecast(client_id, windows)
+        return self.joining(client_id, windows.series, windows).forecast(client_id, windows)
 
     def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
         """Forecast many clients at once; for each what `forecast` says of it."""
         new = {
-            series.client_id: self._joining(series.client_id, series, windows).models[0]
+            series.client_id: self.joining(series.client_id, series, windows).models[0]
             for series in windows.clients
             if series.client_id not in self.own
         }
@@ -131,7 +131,7 @@ class ClusteredModel(TrainedModel):
         everybody = replace(self, own={**self.own, **new})
         return everybody.forecast_fleet(windows)
 
-    def _joining(self, client_id: str, series: ClientSeries, windows: Windows) -> ClusteredModel:
+    def joining(self, client_id: str, series: ClientSeries, windows: Windows) -> ClusteredModel:
         """Return the model for a client that took no part, by its readings before the first issue.
 
         What it learns of itself later does not move it: its forecasts stay of one model.

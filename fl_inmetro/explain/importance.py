@@ -28,9 +28,17 @@ from fl_inmetro.explain.blocks import Block, By, blocks_of, moved
 from fl_inmetro.learning.adaptive_conformal import follow
 from fl_inmetro.learning.blend import blended
 from fl_inmetro.learning.gradient import GradientLearner
+from fl_inmetro.learning.update import Arrays
 from fl_inmetro.metrics import ErrorSums, Forecast, score_fleet
 from fl_inmetro.seeds import derive
-from fl_inmetro.trained import BlendedModel, CalibratedModel, FollowedModel, Model, TrainedModel
+from fl_inmetro.trained import (
+    BlendedModel,
+    CalibratedModel,
+    ClusteredModel,
+    FollowedModel,
+    Model,
+    TrainedModel,
+)
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -253,6 +261,16 @@ def look(model: Model, client_id: str, windows: Windows, by: By) -> Look | None:
     raise unknown(model)
 
 
+def state_of(model: TrainedModel, client_id: str, windows: Windows) -> Arrays | None:
+    """Return the parameters that forecast a client's windows; None where there are none for it.
+
+    A client that took no part in a run with clusters joins one by its own readings.
+    """
+    if isinstance(model, ClusteredModel) and client_id not in model.own and len(windows):
+        model = model.joining(client_id, windows.series, windows)
+    return model.state_for(client_id)
+
+
 def unknown(model: Model) -> FederationError:
     """Return the fault of a model of a kind that nothing here knows."""
     job = model.job
@@ -291,7 +309,7 @@ def _orders(windows: Windows, client_id: str, repeats: int, seed: int) -> list[I
 
 
 def _single(model: TrainedModel, client_id: str, windows: Windows, by: By) -> Look | None:
-    state = model.state_for(client_id)
+    state = state_of(model, client_id, windows)
     if state is None:
         return None
     learner = model.learner

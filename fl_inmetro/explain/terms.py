@@ -16,7 +16,7 @@ from fl_inmetro.data.series import FederatedData
 from fl_inmetro.data.windows import Windows, windows_at
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.explain.blocks import LAST_READING, PROFILE, base_of, blocks_of
-from fl_inmetro.explain.importance import unknown
+from fl_inmetro.explain.importance import state_of, unknown
 from fl_inmetro.explain.paths import TOLERANCE, parts_of, point
 from fl_inmetro.metrics import Forecast
 from fl_inmetro.runs.record import RunRecord
@@ -216,7 +216,7 @@ def _terms(model: Model, client: str, windows: Windows, level: float | None) -> 
         return _blend(model, client, windows, level)
     if not isinstance(model, TrainedModel):
         raise unknown(model)
-    state = model.state_for(client)
+    state = state_of(model, client, windows)
     if state is None:
         return None
     learner = model.learner
