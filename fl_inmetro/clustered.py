@@ -193,7 +193,10 @@ def part_clients(
     labels = np.zeros(len(names), np.int64)  # 0 is the largest
     labels[known] = found.labels
     release = profile_release(settings.clip, settings.noise)
-    return Clustering(names, labels, len(found.centres), profiles, tried, release)
+    parted = Clustering(names, labels, len(found.centres), profiles, tried, release)
+    sizes = ", ".join(map(str, parted.sizes))
+    emit(events.Note("info", f"clusters of profiles: {parted.number}; sizes: {sizes}"))
+    return parted
 
 
 def check_clusters(config: RunConfig, model: str) -> None:
