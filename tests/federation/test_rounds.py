@@ -151,6 +151,8 @@ def strategy_of(name: str) -> dict[str, Any]:
     made: dict[str, Any] = {"name": name}
     if name in ("fedadagrad", "fedadam", "fedyogi"):
         made["eta"] = 1e-3
+    if name == "fedprox":
+        made["mu"] = 1.0  # strong enough to be seen where three rounds move little
     if name in ("trimmed-mean", "multi-krum"):
         made["byzantine"] = 1
     return made
