@@ -132,6 +132,8 @@ def _run_job(
     settings = settings_of(job, config)
     learner = learner_for(job.model, settings.models)
     parted = _clusters(job, config, prepared, emit) if job.training == "clustered" else None
+    if parted and starts:
+        emit(events.Note("warning", f"{job.model} (clustered) begins anew: its clusters do"))
     by_choice = parted is not None and config.clusters.kind == "ifca"
     inside = parted.members() if parted and not by_choice else ()
     groups = groups_of(job, list(prepared.clients.values()), inside)
@@ -160,7 +162,7 @@ def _run_job(
                 emit,
                 rewind,
                 _most_points(job, prepared),
-                starts(job, group.name) if starts else None,
+                starts(job, group.name) if starts and not parted else None,
                 parted.choices(config.clusters, config.seed) if parted and by_choice else None,
             )
         except FederationError as error:

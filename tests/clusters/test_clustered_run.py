@@ -286,3 +286,15 @@ def test_settled_is_the_last_round_that_moved_anybody():
     made = [np.array(changed) for changed in ([0, 3, 1, 0, 0], [0, 0], [])]
     ones = [Parted("mlp", (), np.zeros(0, int), 2, np.zeros((0, 72)), {}, None, m) for m in made]
     assert [one.settled for one in ones] == [3, 0, 0]
+
+
+@pytest.mark.parametrize("clusters", [{"number": 2}, IFCA], ids=["profile", "ifca"])
+def test_clusters_begin_anew_where_others_begin_from_earlier_models(tmp_path, ran, clusters):
+    said = []
+    config = ran["ifca" if "kind" in clusters else "profile"].config
+
+    def starts(job, name):
+        raise AssertionError(f"{job} asked for a model of {name}")
+
+    session.start(config, "run", tmp_path, said.append, never, starts=starts)
+    assert any("begins anew" in one.text for one in said if isinstance(one, events.Note))
