@@ -220,8 +220,8 @@ def models(record: RunRecord) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for file in sorted((record.path / "weights").glob("*.safetensors")):
         arrays, meta = weights.load(record.path, file.stem) or ({}, {})
-        progress = json.loads(meta["progress"])
-        del progress["seconds"]
+        progress = json.loads(meta.get("progress", "{}"))  # the fleet's profile has none
+        progress.pop("seconds", None)
         found[f"{file.stem} progress"] = json.dumps(progress).encode()
         for name, array in arrays.items():
             found[f"{file.stem} {name}"] = array.tobytes()
