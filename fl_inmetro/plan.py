@@ -246,9 +246,13 @@ def settings_of(job: Job, config: RunConfig) -> RunConfig:
 
 
 def _with_clients_rate(job: Job, config: RunConfig) -> RunConfig:
-    """Return the settings with `[strategy] eta_l` and `optimizer_l` as the model's own."""
+    """Return the settings with what `[strategy]` says of the clients' steps as the model's own."""
     own, strategy = getattr(config.models, job.model), config.strategy
-    given = {"eta_l": strategy.eta_l, "optimizer": strategy.optimizer_l}
+    given = {
+        "eta_l": strategy.eta_l,
+        "optimizer": strategy.optimizer_l,
+        "batch_size": strategy.batch_size_l,
+    }
     change = {name: value for name, value in given.items() if value is not None}
     if not change or not isinstance(own, Gradient):
         return config

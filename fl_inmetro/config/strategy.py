@@ -67,6 +67,8 @@ class Strategy(Table):
         eta: Server learning rate η.
         eta_l: Clients' learning rate η_l; None = that of the model.
         optimizer_l: Clients' optimiser; None = that of the model.
+        batch_size_l: Windows of a client's step, 0 = all; None = those of the model. A round of one
+            step adds up the clients' batches, so each may be smaller than one that is alone.
         eta_schedule: `cosine` lets the server's step fall to zero over the rounds.
         average: Decay of an average of the models of the rounds, which is validated and kept in
             the place of the last one; 0 = off.
@@ -94,6 +96,7 @@ class Strategy(Table):
     eta: float | None = Field(None, gt=0)
     eta_l: float | None = Field(None, gt=0)
     optimizer_l: Literal["sgd", "adam", "adamw"] | None = None
+    batch_size_l: int | None = Field(None, ge=0)
     eta_schedule: Literal["constant", "cosine"] = "constant"
     average: float = Field(0.0, ge=0, lt=1)
     bias_correction: bool = False

@@ -89,6 +89,17 @@ def test_a_federation_of_one_waits_for_nobody():
     assert settings_of(Job("mlp", "federated"), config).federation == config.federation
 
 
+def test_a_strategy_says_how_its_clients_step_and_not_those_that_train_alone():
+    own = {"eta_l": 0.25, "optimizer": "adam", "batch_size": 32}
+    of_strategy = {"eta_l": 0.5, "optimizer_l": "sgd", "batch_size_l": 4}
+    config = tiny_config(models={"mlp": own}, strategy=of_strategy)
+    for training, wanted in (("federated", (0.5, "sgd", 4)), ("local", (0.25, "adam", 32))):
+        mlp = settings_of(Job("mlp", training), config).models.mlp
+        assert (mlp.eta_l, mlp.optimizer, mlp.batch_size) == wanted
+    plain = settings_of(Job("mlp", "federated"), tiny_config(models={"mlp": own})).models.mlp
+    assert plain.batch_size == 32
+
+
 def test_patience_and_keeping_the_last_do_not_go_together():
     with pytest.raises(ValueError, match="patience"):
         Federation(patience=3, keep="last")
