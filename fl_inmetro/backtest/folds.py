@@ -6,9 +6,11 @@ from that window as in any other run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from fl_inmetro.config import config_hash
 from fl_inmetro.config.backtest import Backtest
 from fl_inmetro.config.schema import TRAINED, RunConfig
 from fl_inmetro.data.calendar import local_date
@@ -81,15 +83,25 @@ def seeds_of(config: RunConfig) -> tuple[int, ...]:
     return config.backtest.seeds or (config.seed,)
 
 
-def fold_config(config: RunConfig, fold: Fold, seed: int, first: date) -> RunConfig:
-    """Return the configuration of a fold's comparison: all that decides its result.
+def fold_configs(config: RunConfig, folds: Sequence[Fold], seed: int) -> list[RunConfig]:
+    """Return the configuration of each fold's comparison: all that decides its result.
+
+    A warm fold begins from the models of the one before, so its configuration holds the hash of
+    that one's, which holds the hash of the one before it: whatever changes the first training
+    changes all that came of it.
 
     Args:
         config: The backtest's.
-        fold: The fold.
-        seed: Root of its randomness.
-        first: First day of the first fold.
+        folds: Its folds, from the first on.
+        seed: Root of their randomness.
     """
+    made: list[RunConfig] = []
+    for fold in folds:
+        made.append(_fold_config(config, fold, seed, made[-1] if made else None))
+    return made
+
+
+def _fold_config(config: RunConfig, fold: Fold, seed: int, before: RunConfig | None) -> RunConfig:
     settings = config.backtest
     window: dict[str, object] = {
         "test_start": fold.first,
@@ -103,9 +115,10 @@ def fold_config(config: RunConfig, fold: Fold, seed: int, first: date) -> RunCon
         "window": config.window.model_copy(update=window),
         "backtest": Backtest(),
     }
-    if settings.warm_start and fold.number:
-        # Its models come from those of the folds before: these, too, decide its result.
-        change["backtest"] = settings.model_copy(update={"first": first, "last": None, "seeds": ()})
+    if settings.warm_start and before is not None:
+        change["backtest"] = settings.model_copy(
+            update={"first": None, "last": None, "seeds": (), "before": config_hash(before)}
+        )
         change["federation"] = config.federation.model_copy(update=_shortened(config))
     return config.model_copy(update=change)
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from fl_inmetro import events, session
-from fl_inmetro.backtest.folds import Fold, check, fold_config, folds_of, seeds_of, span_of
+from fl_inmetro.backtest.folds import Fold, check, fold_configs, folds_of, seeds_of, span_of
 from fl_inmetro.config import RunConfig, config_hash
 from fl_inmetro.data.load import load
 from fl_inmetro.data.series import FederatedData
@@ -60,14 +60,15 @@ class Study:
         self.path = runs / f"backtest-{config.name}-s{config.seed}"
         self.first, self.last = span_of(config, self.data)
         self.folds = folds_of(self.first, self.last, config.backtest.refit_days)
+        self._steps = tuple(
+            Step(seed, fold, own)
+            for seed in seeds_of(config)
+            for fold, own in zip(self.folds, fold_configs(config, self.folds, seed), strict=True)
+        )
 
     def steps(self) -> list[Step]:
         """Return what is to be done, seed after seed."""
-        return [
-            Step(seed, fold, fold_config(self.config, fold, seed, self.first))
-            for seed in seeds_of(self.config)
-            for fold in self.folds
-        ]
+        return list(self._steps)
 
     def finished(self) -> dict[Step, RunRecord]:
         """Return the steps that are done, with their runs.
@@ -122,11 +123,7 @@ class Study:
         """Return where models begin; None = anew."""
         if not self.config.backtest.warm_start or not step.fold.number:
             return None
-        before = Step(
-            step.seed,
-            self.folds[step.fold.number - 1],
-            fold_config(self.config, self.folds[step.fold.number - 1], step.seed, self.first),
-        )
+        before = self._steps[self._steps.index(step) - 1]  # of the same seed: this is not its first
         return last_models(self.finished()[before])
 
     def _same_data(self, record: RunRecord) -> None:

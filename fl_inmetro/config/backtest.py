@@ -23,6 +23,8 @@ class Backtest(Table):
         warm_start: Begin each training from the models of the one before, instead of anew.
         refit_rounds: Rounds of a warm start; None = as many as of any other.
         seeds: Everything is done once with each; empty = the configuration's own.
+        before: Hash of the configuration whose models a warm fold begins from; a backtest writes it
+            into the configurations of its folds.
     """
 
     first: date | None = None
@@ -32,6 +34,7 @@ class Backtest(Table):
     warm_start: bool = False
     refit_rounds: Positive | None = None
     seeds: tuple[Seed, ...] = ()
+    before: str | None = None
 
     @field_validator("seeds")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fl_inmetro.backtest.folds import check, fold_config, folds_of, seeds_of, span_of
+from fl_inmetro.backtest.folds import Fold, check, fold_configs, folds_of, seeds_of, span_of
 from fl_inmetro.config import RunConfig, config_hash
 from fl_inmetro.config.backtest import Backtest
 from fl_inmetro.data.splits import resolve
@@ -22,6 +23,10 @@ FIRST = date(2024, 2, 10)
 def config(**values: Any) -> RunConfig:
     window = {"validation_days": 5, "timezone": "UTC", "issue_time": "00:00", "train_days": 0}
     return tiny_config(**{"window": window, **values})
+
+
+def hashes(settings: RunConfig, folds: Sequence[Fold], seed: int = 3) -> list[str]:
+    return [config_hash(own) for own in fold_configs(settings, folds, seed)]
 
 
 def test_dates_by_hand() -> None:
@@ -51,7 +56,7 @@ def test_each_fold_trains_on_what_was_there_before_it() -> None:
     data = fleet(1, 60)
     settings = config(backtest={"first": FIRST, "last": "2024-02-22", "refit_days": 5})
     folds = folds_of(*span_of(settings, data), 5)
-    train = [resolve(fold_config(settings, f, 3, FIRST).window, data) for f in folds]
+    train = [resolve(own.window, data) for own in fold_configs(settings, folds, 3)]
     for fold, splits in zip(folds, train, strict=True):
         begin = splits.test[0]
         assert len(splits.test) == fold.days
@@ -60,7 +65,7 @@ def test_each_fold_trains_on_what_was_there_before_it() -> None:
     # From 2024-01-01 on; 40, 45 and 50 days before the folds, of which 5 are for validation.
     assert [len(splits.train) for splits in train] == [35, 40, 45]
     rolling = config(backtest={"first": FIRST, "last": "2024-02-22", "train_days": 20})
-    lengths = [len(resolve(fold_config(rolling, f, 3, FIRST).window, data).train) for f in folds]
+    lengths = [len(resolve(own.window, data).train) for own in fold_configs(rolling, folds, 3)]
     assert lengths == [20, 20, 20]
 
 
@@ -84,19 +89,43 @@ def test_a_fold_is_the_same_run_whatever_comes_after_it() -> None:
     folds = folds_of(FIRST, date(2024, 2, 19), 5)
     for warm in (False, True):
         one, other = (config(backtest={**b, "warm_start": warm}) for b in (plain, longer))
-        for fold in folds:
-            hashes = {config_hash(fold_config(c, fold, 3, FIRST)) for c in (one, other)}
-            assert len(hashes) == 1
-            assert config_hash(fold_config(one, fold, 4, FIRST)) not in hashes
+        assert hashes(one, folds) == hashes(other, folds)
+        assert not set(hashes(one, folds)) & set(hashes(one, folds, 4))
     # What a warm start came from decides its result: the first fold is that of the cold ones, the
     # second is not.
     cold, warmed = (config(backtest={**plain, "warm_start": w}) for w in (False, True))
-    assert fold_config(cold, folds[0], 3, FIRST) == fold_config(warmed, folds[0], 3, FIRST)
-    assert fold_config(cold, folds[1], 3, FIRST) != fold_config(warmed, folds[1], 3, FIRST)
-    earlier = config(backtest={**plain, "first": "2024-02-05", "warm_start": True})
-    assert fold_config(earlier, folds[1], 3, date(2024, 2, 5)) != fold_config(
-        warmed, folds[1], 3, FIRST
-    )
+    assert hashes(cold, folds)[0] == hashes(warmed, folds)[0]
+    assert hashes(cold, folds)[1] != hashes(warmed, folds)[1]
+    # Folds that begin earlier: the days of 02-15 were then the third fold's, from other models.
+    before = folds_of(date(2024, 2, 5), date(2024, 2, 19), 5)
+    assert before[2].first == folds[1].first
+    assert hashes(warmed, before)[2] not in hashes(warmed, folds)
+    assert hashes(cold, before)[1:] == hashes(cold, folds)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"federation": {"num_server_rounds": 13, "epochs_alone": 10}},
+        {"federation": {"num_server_rounds": 12, "epochs_alone": 11}},
+        {"federation": {"num_server_rounds": 12, "epochs_alone": 10, "patience": 2}},
+        {"models": {"mlp": {"eta_l": 0.5}}},
+        {"window": {"validation_days": 6}},
+        {"conformal": {"enabled": True}},
+    ],
+)
+def test_what_changes_the_first_training_changes_all_that_came_of_it(
+    change: dict[str, Any],
+) -> None:
+    """Rounds and epochs of a warm fold are its own: only the chain holds those of the first."""
+    backtest = {"refit_days": 5, "warm_start": True, "refit_rounds": 1}
+    federation = {"num_server_rounds": 12, "epochs_alone": 10}
+    folds = folds_of(FIRST, date(2024, 2, 24), 5)
+    one = config(backtest=backtest, federation=federation)
+    other = config(**{"backtest": backtest, "federation": federation, **change})
+    assert len(folds) == 3
+    assert not set(hashes(one, folds)) & set(hashes(other, folds))
+    assert len({*hashes(one, folds)}) == 3
 
 
 def test_rounds_of_a_warm_start() -> None:
@@ -104,8 +133,8 @@ def test_rounds_of_a_warm_start() -> None:
     federation = {"num_server_rounds": 12, "epochs_alone": 10}
     settings = config(backtest=backtest, federation=federation)
     first, second = (
-        fold_config(settings, f, 3, FIRST).federation
-        for f in folds_of(FIRST, date(2024, 2, 22), 7)[:2]
+        own.federation
+        for own in fold_configs(settings, folds_of(FIRST, date(2024, 2, 22), 7)[:2], 3)
     )
     # 10 epochs alone go with 12 rounds; a third of the rounds, a third of the epochs: 3.33 → 3.
     assert (first.num_server_rounds, first.epochs_alone) == (12, 10)
