@@ -4,9 +4,11 @@
     ├── ConfigError       1xx   the configuration file or a command-line override   (exit 3)
     ├── DataError         2xx   readings, windows, forecast sources                 (exit 4)
     ├── FederationError   3xx   clients, replies, engines                           (exit 5)
+    ├── PrivacyError      4xx   privacy accounts and the ledger                     (exit 7)
+    │   └── BudgetError         a release that a privacy budget does not allow      (exit 8)
     └── RunError          7xx   run directories and forecast files                  (exit 6)
 
-Blocks 4xx (privacy), 5xx (edge) and 6xx (portal) are reserved. Every code has a page in English
+Blocks 5xx (edge) and 6xx (portal) are reserved. Every code has a page in English
 and in Portuguese (`fl_inmetro/i18n/<language>/errors.toml`), printed by `fl-inmetro explain CODE`.
 """
 
@@ -88,3 +90,15 @@ class RunError(FlInmetroError):
     """A run directory or a forecast file cannot be used."""
 
     exit_code = 6
+
+
+class PrivacyError(FlInmetroError):
+    """A privacy account, or the ledger that keeps it, cannot be used."""
+
+    exit_code = 7
+
+
+class BudgetError(PrivacyError):
+    """The next release would spend more than a privacy budget allows; nothing was released."""
+
+    exit_code = 8

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 
 from fl_inmetro import events, i18n
 from fl_inmetro.errors import (
+    BudgetError,
     ConfigError,
     DataError,
     Fault,
     FederationError,
     FlInmetroError,
+    PrivacyError,
     RunError,
 )
 from fl_inmetro.seeds import derive, derive_seed
@@ -112,8 +114,8 @@ def test_all_faults_are_said_at_once_and_survive_a_process_border():
 
 
 def test_exit_codes_tell_the_kinds_apart():
-    kinds = (FlInmetroError, ConfigError, DataError, FederationError, RunError)
-    assert [kind.exit_code for kind in kinds] == [1, 3, 4, 5, 6]
+    kinds = (FlInmetroError, ConfigError, DataError, FederationError, RunError, PrivacyError)
+    assert [kind.exit_code for kind in (*kinds, BudgetError)] == [1, 3, 4, 5, 6, 7, 8]
 
 
 # --------------------------------------------------------------------------------- events

@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "fl_inmetro"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-#: The floors of the house, as in docs/adr/0001; `privacy`, `portal` and `edge` are not built yet.
+#: The floors of the house, as in docs/adr/0001; `portal` and `edge` are not built yet.
 RANKS = (
     {"errors", "units", "seeds", "events", "i18n"},
-    {"config", "metrics"},
+    {"config", "metrics", "privacy"},
     {"data", "models"},
     {"learning"},
     {"federation", "runs"},
@@ -97,6 +97,8 @@ NEIGHBOURS = {
 LIGHT = {
     "fl_inmetro.config": ("torch", "flwr", "ray", "pyarrow", "plotly"),
     "fl_inmetro.metrics": ("torch", "flwr", "ray", "pyarrow", "pydantic", "plotly"),
+    "fl_inmetro.privacy.accountant": ("torch", "flwr", "numpy", "scipy", "dp_accounting"),
+    "fl_inmetro.privacy.signed": ("torch", "flwr", "numpy", "cryptography", "dp_accounting"),
     "fl_inmetro.runs.record": ("torch", "flwr", "ray", "plotly"),
     "fl_inmetro.runs.recorder": ("torch", "flwr", "ray", "plotly"),
     "fl_inmetro.report.html": ("torch", "flwr", "ray"),
