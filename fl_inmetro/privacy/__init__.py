@@ -1,0 +1,1 @@
+"""Privacy: what was released, what it costs, and the ledger that keeps it."""
