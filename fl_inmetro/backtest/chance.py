@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from fl_inmetro.backtest.scores import plain
 from fl_inmetro.metrics.points import Points
-from fl_inmetro.metrics.significance import Losses, bootstrap_bounds, paired_losses, panel_test
+from fl_inmetro.metrics.significance import (
+    Losses,
+    bootstrap_bounds,
+    mean_losses,
+    paired_losses,
+    seeds_test,
+)
 from fl_inmetro.runs.versus import SIGNIFICANT
 from fl_inmetro.seeds import derive
 
@@ -19,6 +25,9 @@ Ints = NDArray[np.int64]
 
 #: Two rows whose nMAE differs by less than this share of it are one model, twice computed.
 ROUNDING = 1e-6
+
+#: So few seeds have to agree on which of two rows is the better one.
+FEW_SEEDS = 5
 Row = tuple[str, str]
 
 
@@ -44,22 +53,27 @@ def tested(ours: Row, theirs: Row, points: Mapping[Row, Mapping[int, Points]]) -
     """Hold one row against another on the points that both have with every seed.
 
     The losses are means over the seeds; a baseline has the same with each. The variance is that of
-    days of issue, with as many lags as forecasts overlap, at least; the interval is that of a
-    bootstrap over clients and weeks.
+    days of issue, with as many lags as forecasts overlap, at least, and that from seed to seed
+    (`seeds_test`); the interval is that of a bootstrap over clients, weeks and seeds. With one seed
+    both are of these very models, and say nothing of a training with another: `seeds` is 1.
     """
-    losses = paired_over_seeds(points[ours], points[theirs])
+    each = paired_by_seed(points[ours], points[theirs])
     found: dict[str, Any] = {
         "model": ours[0],
         "training": ours[1],
         "against_model": theirs[0],
         "against_training": theirs[1],
     }
-    if losses is None:
+    if not each:
         empty = dict.fromkeys(("difference", "low", "high", "p_value", "lag"))
-        return found | empty | {"clear": False, "clients": 0, "days": 0, "points": 0}
-    test = panel_test(losses)
-    bounds = bootstrap_bounds(losses, derive(0, "backtest", *ours, *theirs))
+        counts = dict.fromkeys(("clients", "days", "points", "seeds"), 0)
+        return found | empty | counts | {"clear": False, "by_seed": []}
+    losses, test = mean_losses(each), seeds_test(each)
+    bounds = bootstrap_bounds(each, derive(0, "backtest", *ours, *theirs))
+    by_seed = [one.difference for one in each]
     clear = test.p_value < SIGNIFICANT and not bounds.low <= 0 <= bounds.high
+    if len(each) <= FEW_SEEDS:
+        clear &= len({np.sign(one) for one in by_seed}) == 1
     clear &= abs(losses.difference) > ROUNDING * losses.theirs
     return found | {
         "difference": plain(losses.difference),
@@ -71,27 +85,23 @@ def tested(ours: Row, theirs: Row, points: Mapping[Row, Mapping[int, Points]]) -
         "clients": len(losses.clients),
         "days": len(losses.days),
         "points": losses.points,
+        "seeds": len(each),
+        "by_seed": [plain(one) for one in by_seed],
     }
 
 
-def paired_over_seeds(ours: Mapping[int, Points], theirs: Mapping[int, Points]) -> Losses | None:
-    """Return the mean over the seeds of two rows' paired losses; None without a common point."""
+def paired_by_seed(ours: Mapping[int, Points], theirs: Mapping[int, Points]) -> list[Losses]:
+    """Return two rows' paired losses with each seed that both have, in the order of the seeds, on
+    the points that all have; empty without a common point."""
     seeds = sorted({*ours} & {*theirs})
     if not seeds:
-        return None
+        return []
     every = _on_common_points([rows[seed] for rows in (ours, theirs) for seed in seeds])
     if not len(every[0]):
-        return None
+        return []
     halves = zip(every[: len(seeds)], every[len(seeds) :], strict=True)
     losses = [paired_losses(one, two) for one, two in halves]
-    if not losses[0].clients:
-        return None
-    return replace(
-        losses[0],
-        excess=np.mean([one.excess for one in losses], axis=0),
-        ours=float(np.mean([one.ours for one in losses])),
-        theirs=float(np.mean([one.theirs for one in losses])),
-    )
+    return losses if losses[0].clients else []
 
 
 # ------------------------------------------------------------------------------ internals

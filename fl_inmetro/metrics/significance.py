@@ -7,7 +7,8 @@ together, so single hours or single clients are no independent evidence.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class MeanTest:
         p_value: Two-sided, of Student's t with `count` − 1 degrees of freedom; NaN likewise.
         count: Length of the series.
         lag: Lags whose covariances count in the variance.
+        error: Standard error of the mean, mean / statistic; NaN likewise.
     """
 
     mean: float
@@ -44,6 +46,7 @@ class MeanTest:
     p_value: float
     count: int
     lag: int
+    error: float = math.nan
 
 
 def default_lag(count: int) -> int:
@@ -84,7 +87,8 @@ def diebold_mariano(differences: Floats, lag: int | None = None) -> MeanTest:
     h = lag + 1
     correction = math.sqrt(max(count + 1 - 2 * h + h * (h - 1) / count, 0.0) / count)
     statistic = correction * mean / math.sqrt(variance)
-    return MeanTest(mean, statistic, two_sided_p(statistic, count - 1), count, lag)
+    error = math.sqrt(variance) / correction if correction else math.nan
+    return MeanTest(mean, statistic, two_sided_p(statistic, count - 1), count, lag, error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +191,58 @@ def panel_test(losses: Losses, lag: int | None = None) -> MeanTest:
     return diebold_mariano(losses.daily(), lag)
 
 
+def mean_losses(each: Sequence[Losses]) -> Losses:
+    """Return the mean of paired losses of the same pairs, made once with each of several seeds.
+
+    Raises:
+        ValueError: They are not of the same clients and days, or there are none.
+    """
+    if not each:
+        raise ValueError("a mean needs at least one")
+    first = each[0]
+    if any(
+        one.clients != first.clients or not np.array_equal(one.days, first.days) for one in each
+    ):
+        raise ValueError("the losses are not of the same clients and days")
+    return replace(
+        first,
+        excess=np.mean([one.excess for one in each], axis=0),
+        ours=float(np.mean([one.ours for one in each])),
+        theirs=float(np.mean([one.theirs for one in each])),
+    )
+
+
+def seeds_test(each: Sequence[Losses], lag: int | None = None) -> MeanTest:
+    """Test the mean over the seeds for what other days and another training would give.
+
+    The variance of the mean is that of `panel_test` plus s²/S, s² the variance of the difference
+    from seed to seed: a model trained again is another model (Bouthillier et al. 2021). The
+    statistic is held to Student's t with the degrees of freedom of such a sum, (a + b)² /
+    (a²/(T − 1) + b²/(S − 1)) (Satterthwaite 1946). What days and seeds do to each other is in both
+    variances: with few seeds the test is on the safe side. Losses that no seed changes, and a
+    single seed, give `panel_test`; the latter says nothing of another training.
+
+    Args:
+        each: Paired losses with each seed, of the same clients and days.
+        lag: As in `panel_test`.
+    """
+    whole = panel_test(mean_losses(each), lag)
+    if len(each) < 2:
+        return whole
+    differences = np.array([one.difference for one in each])
+    of_seeds = float(differences.var(ddof=1)) / len(each)
+    square = float(differences @ differences) / len(each)
+    if of_seeds <= _ROUNDING * square or not math.isfinite(whole.error):
+        return whole
+    of_days = whole.error**2
+    error = math.sqrt(of_days + of_seeds)
+    degrees = (of_days + of_seeds) ** 2 / (
+        of_days**2 / (whole.count - 1) + of_seeds**2 / (len(each) - 1)
+    )
+    statistic = whole.mean / error
+    return replace(whole, statistic=statistic, p_value=two_sided_p(statistic, degrees), error=error)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """An interval of the difference in nMAE that 95 % of the resamples lie in."""
@@ -196,7 +252,7 @@ class Bounds:
 
 
 def bootstrap_bounds(
-    losses: Losses, rng: np.random.Generator, block_days: int = BLOCK_DAYS
+    losses: Losses | Sequence[Losses], rng: np.random.Generator, block_days: int = BLOCK_DAYS
 ) -> Bounds:
     """Return the 95 % percentile interval of the difference, resampling clients and days at once.
 
@@ -204,13 +260,17 @@ def bootstrap_bounds(
     first (circular block bootstrap, Politis & Romano 1992); pairs stay together. Drawing both axes
     covers other clients and other weeks, and is mildly conservative for it (Owen & Eckles 2012).
     A dozen blocks are few all the same: of eight weeks or less take it for a rough interval.
+    Of S > 1 seeds S − 1 are drawn with replacement: the mean of so many varies as the mean of S
+    seeds does, s²/S (Rao & Wu 1988), that of S would vary less, by a third of it for three seeds.
 
     Args:
-        losses: Paired losses, K ≥ 1 clients and D ≥ 1 days.
+        losses: Paired losses, K ≥ 1 clients and D ≥ 1 days; or those with each seed, of the same.
         rng: Source of the draws.
         block_days: Days of a block, cut to D.
     """
-    size, days = losses.excess.shape
+    each = (losses,) if isinstance(losses, Losses) else tuple(losses)
+    excess = np.stack([one.excess for one in each])
+    seeds, size, days = excess.shape
     length = min(block_days, days)
     blocks = -(-days // length)
     means = np.empty(RESAMPLES)
@@ -219,7 +279,8 @@ def bootstrap_bounds(
         picked = ((starts[:, None] + np.arange(length)) % days).reshape(-1)[:days]
         clients = np.bincount(rng.integers(0, size, size), minlength=size)
         when = np.bincount(picked, minlength=days)
-        means[draw] = clients @ losses.excess @ when / (size * days)
+        by_seed = (clients @ excess) @ when / (size * days)
+        means[draw] = by_seed[rng.integers(0, seeds, seeds - 1)].mean() if seeds > 1 else by_seed[0]
     low, high = np.quantile(means, (0.025, 0.975))
     return Bounds(float(low), float(high))
 

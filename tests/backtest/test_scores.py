@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from fl_inmetro.backtest.chance import paired_over_seeds, pairs_of
+from fl_inmetro.backtest.chance import paired_by_seed, pairs_of
 from fl_inmetro.backtest.chance import tested as held_against
 from fl_inmetro.backtest.scores import (
     Clock,
@@ -24,7 +25,12 @@ from fl_inmetro.backtest.scores import (
 )
 from fl_inmetro.metrics import Forecast
 from fl_inmetro.metrics.points import Points
-from fl_inmetro.metrics.significance import bootstrap_bounds, paired_losses, panel_test
+from fl_inmetro.metrics.significance import (
+    bootstrap_bounds,
+    mean_losses,
+    paired_losses,
+    panel_test,
+)
 from fl_inmetro.runs.points import points_of
 from fl_inmetro.seeds import derive
 from fl_inmetro.units import DAY_S, HOUR_S
@@ -162,9 +168,8 @@ def noisy(seed: int, level: float) -> Points:
 
 def test_one_seed_is_the_plain_test() -> None:
     one, other = noisy(1, 1.0), noisy(2, 1.3)
-    losses = paired_over_seeds({0: one}, {0: other})
+    (losses,) = paired_by_seed({0: one}, {0: other})
     plain = paired_losses(one, other)
-    assert losses is not None
     np.testing.assert_allclose(losses.excess, plain.excess)
     found = held_against(("m", "x"), ("n", "y"), {("m", "x"): {0: one}, ("n", "y"): {0: other}})
     assert found["difference"] == pytest.approx(plain.difference)
@@ -173,17 +178,50 @@ def test_one_seed_is_the_plain_test() -> None:
     assert (found["low"], found["high"]) == pytest.approx((bounds.low, bounds.high))
     assert found["clear"]
     assert (found["days"], found["clients"], found["points"]) == (30, 2, 30 * 48)
+    # It says that nothing is known of another training.
+    assert found["seeds"] == 1
+    assert found["by_seed"] == [found["difference"]]
 
 
-def test_losses_are_means_over_the_seeds_that_both_have() -> None:
+def test_losses_are_those_of_the_seeds_that_both_have() -> None:
     ours = {seed: noisy(seed, 1.0) for seed in (0, 1, 5)}
     theirs = {seed: noisy(10 + seed, 1.3) for seed in (0, 1, 7)}
-    losses = paired_over_seeds(ours, theirs)
+    found = paired_by_seed(ours, theirs)
     each = [paired_losses(ours[seed], theirs[seed]) for seed in (0, 1)]
-    assert losses is not None
-    np.testing.assert_allclose(losses.excess, np.mean([one.excess for one in each], axis=0))
-    assert losses.ours == pytest.approx(np.mean([one.ours for one in each]))
-    assert paired_over_seeds({0: noisy(0, 1.0)}, {1: noisy(1, 1.0)}) is None
+    for own, plain in zip(found, each, strict=True):
+        np.testing.assert_allclose(own.excess, plain.excess)
+    assert paired_by_seed({0: noisy(0, 1.0)}, {1: noisy(1, 1.0)}) == []
+    said = held_against(("m", "x"), ("n", "y"), {("m", "x"): ours, ("n", "y"): theirs})
+    assert said["seeds"] == 2
+    assert said["by_seed"] == pytest.approx([one.difference for one in each])
+    assert said["difference"] == pytest.approx(np.mean(said["by_seed"]))
+
+
+def test_what_the_next_training_may_turn_round_is_not_clear() -> None:
+    """Every day agrees with the mean of the seeds; the seeds do not agree with one another."""
+    days = list(range(60))
+    theirs = {seed: made(["a", "b"], days, {"a": 2.0, "b": 2.0}, noise=99) for seed in range(3)}
+
+    def against(levels: list[float]) -> dict[str, Any]:
+        ours = dict(enumerate(_at(levels, days)))
+        return held_against(("m", "x"), ("n", "y"), {("m", "x"): ours, ("n", "y"): theirs})
+
+    spread, alike = against([1.95, 2.15, 2.6]), against([2.2, 2.22, 2.24])
+    every = [
+        paired_losses(*p) for p in zip(_at([1.95, 2.15, 2.6], days), theirs.values(), strict=True)
+    ]
+    assert panel_test(mean_losses(every)).p_value < 0.001  # the days alone are sure of it
+    assert spread["p_value"] > 0.05
+    assert spread["low"] < 0 < spread["high"]
+    assert not spread["clear"]
+    assert alike["clear"]
+
+
+def _at(levels: list[float], days: list[int]) -> list[Points]:
+    return [
+        made(["a", "b"], days, {"a": level, "b": level}, noise=seed)
+        for seed, level in enumerate(levels)
+    ]
 
 
 def test_points_are_paired_whatever_their_order_and_clients() -> None:
@@ -193,16 +231,14 @@ def test_points_are_paired_whatever_their_order_and_clients() -> None:
     rng = np.random.default_rng(3)
     beside = joined([other, made(["aa"], [0, 1], {"aa": 9.0})])
     mixed = beside.take(rng.permutation(len(beside)))
-    losses = paired_over_seeds({0: one}, {0: mixed})
-    assert losses is not None
+    (losses,) = paired_by_seed({0: one}, {0: mixed})
     assert losses.difference == pytest.approx(plain.difference)
     assert losses.clients == ("a", "b")
     fewer = joined([mixed.take(np.arange(3, len(mixed)))])
-    cut = paired_over_seeds({0: one}, {0: fewer})
-    assert cut is not None
+    (cut,) = paired_by_seed({0: one}, {0: fewer})
     assert cut.points >= plain.points - 3
     away = made(["a"], [99], {"a": 1.0})
-    assert paired_over_seeds({0: one}, {0: away}) is None
+    assert paired_by_seed({0: one}, {0: away}) == []
     empty = held_against(("m", "x"), ("n", "y"), {("m", "x"): {0: one}, ("n", "y"): {0: away}})
     assert (empty["difference"], empty["clear"], empty["points"]) == (None, False, 0)
 

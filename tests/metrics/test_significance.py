@@ -14,8 +14,10 @@ from fl_inmetro.metrics.significance import (
     bootstrap_bounds,
     default_lag,
     diebold_mariano,
+    mean_losses,
     paired_losses,
     panel_test,
+    seeds_test,
 )
 from fl_inmetro.metrics.student import two_sided_p
 from fl_inmetro.seeds import derive
@@ -99,6 +101,54 @@ def test_a_difference_is_seen():
     rng = np.random.default_rng(4)
     excess = -0.5 + rng.normal(0, 1, (1, 56)) + rng.normal(0, 1, (10, 56))
     assert panel_test(losses(excess)).p_value < 0.05
+
+
+# ------------------------------------------------------------------------------- seeds
+def test_days_and_seeds_by_hand():
+    # The mean over the seeds is 1, 3, 1, 3: mean 2, s² = 4/3, of the mean 4/3 / 4 = 1/3. The seeds
+    # are 1, 2, 3: s² = 1, of the mean 1/3. t = 2 / √(2/3) = √6, with (2/3)² / ((1/3)²/3 + (1/3)²/2)
+    # = 4.8 degrees of freedom.
+    days = np.array([[1.0, 3.0, 1.0, 3.0]])
+    found = seeds_test([losses(days + shift) for shift in (-1.0, 0.0, 1.0)], lag=0)
+    assert found.mean == 2
+    assert found.statistic == pytest.approx(math.sqrt(6))
+    assert found.error == pytest.approx(math.sqrt(2 / 3))
+    assert found.p_value == pytest.approx(2 * stats.t.sf(math.sqrt(6), 4.8), rel=1e-9)
+    # Without an influence of the seed, and with one seed, it is the test of the days.
+    plain = panel_test(losses(days), lag=0)
+    assert seeds_test([losses(days)] * 3, lag=0) == plain == seeds_test([losses(days)], lag=0)
+    assert plain.error == pytest.approx(math.sqrt(1 / 3))
+
+
+def test_seeds_that_differ_more_than_days_are_what_counts():
+    """Student's t of the seeds, where the days hardly vary."""
+    rng = np.random.default_rng(5)
+    shifts = np.array([-0.0009, 0.0021, 0.0082])
+    each = [losses(shift + 1e-6 * rng.normal(0, 1, (3, 50))) for shift in shifts]
+    oracle = stats.ttest_1samp(shifts, 0.0)
+    assert seeds_test(each).p_value == pytest.approx(float(oracle.pvalue), rel=1e-3)
+    assert panel_test(mean_losses(each)).p_value < 1e-9
+
+
+def test_with_seeds_equals_are_called_different_no_more_than_the_level_says():
+    rng = np.random.default_rng(6)
+    refused = days_alone = 0
+    for _ in range(300):
+        common = rng.normal(0, 1, (1, 56))
+        each = [losses(common + rng.normal(0, 0.2) + rng.normal(0, 0.5, (5, 56))) for _ in range(4)]
+        refused += seeds_test(each).p_value < 0.05
+        days_alone += panel_test(mean_losses(each)).p_value < 0.05
+    # 5 % would be 15; four standard deviations are 15 more.
+    assert refused <= 30
+    assert days_alone > refused
+
+
+def test_the_mean_of_losses_is_of_the_same_pairs():
+    one = losses(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="same clients"):
+        mean_losses([one, losses(np.zeros((3, 3)))])
+    with pytest.raises(ValueError, match="at least one"):
+        mean_losses([])
 
 
 # ---------------------------------------------------------------------------- paired losses
@@ -211,6 +261,20 @@ def test_the_interval_holds_clients_that_are_unlike():
     found = bootstrap_bounds(losses(np.repeat(each[:, None], 14, axis=1)), derive(0, "test"))
     half = 1.96 * each.std() / 10
     assert found.high - found.low == pytest.approx(2 * half, rel=0.15)
+
+
+def test_the_interval_holds_other_trainings():
+    """Only the seed varies: the variance over the draws is s²/S, and a single seed is a point."""
+    shifts = (0.1, 0.3, 0.8)
+    each = [losses(np.full((4, 20), shift)) for shift in shifts]
+    found = bootstrap_bounds(each, derive(0, "test"))
+    # The mean of two of the three, drawn with replacement: 0.1 and 0.8 have a ninth each.
+    assert (found.low, found.high) == (pytest.approx(0.1), pytest.approx(0.8))
+    twenty = np.random.default_rng(12).normal(0, 1, 20)
+    wide = bootstrap_bounds([losses(np.full((1, 8), s)) for s in twenty], derive(0, "test"))
+    half = 1.96 * twenty.std(ddof=1) / math.sqrt(20)
+    assert wide.high - wide.low == pytest.approx(2 * half, rel=0.1)
+    assert bootstrap_bounds(each[:1], derive(0, "t")) == bootstrap_bounds(each[0], derive(0, "t"))
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
