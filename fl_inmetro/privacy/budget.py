@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from fl_inmetro.errors import BudgetError, Fault, PrivacyError
@@ -110,10 +111,11 @@ def both_accountants() -> Accountant:
     """
     from fl_inmetro.privacy import accountant
 
-    return Accountant(
-        f"min(RDP, PLD), dp-accounting {accountant.version()}",
-        lambda events, delta: accountant.account(events, delta).epsilon,
-    )
+    @lru_cache(maxsize=64)  # what a release costs in the end is what the next one begins with
+    def epsilon(events: Events, delta: float) -> float:
+        return accountant.account(events, delta).epsilon
+
+    return Accountant(f"min(RDP, PLD), dp-accounting {accountant.version()}", epsilon)
 
 
 def judge(

@@ -155,6 +155,48 @@ def test_a_power_cut_at_every_step_loses_nothing_acknowledged(
         assert step > 8
 
 
+def test_all_is_synced_before_it_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line before checkpoint, each synced, and the folder that has its name: in this order."""
+    book = ledger(tmp_path, 1)
+    names: dict[int, str] = {}
+    told: list[tuple[str, str]] = []
+    plain = {name: getattr(os, name) for name in ("open", "write", "fsync", "replace")}
+
+    def opened(path: Any, *rest: Any, **more: Any) -> int:
+        handle = plain["open"](path, *rest, **more)
+        names[handle] = Path(path).name
+        return int(handle)
+
+    def write(handle: int, data: bytes) -> int:
+        told.append(("write", names[handle]))
+        return int(plain["write"](handle, data))
+
+    def fsync(handle: int) -> None:
+        told.append(("sync", names[handle]))
+        plain["fsync"](handle)
+
+    def moved(source: Any, target: Any, **more: Any) -> None:
+        told.append(("move", Path(target).name))
+        plain["replace"](source, target, **more)
+
+    with monkeypatch.context() as patch:
+        for name, call in (("open", opened), ("write", write), ("fsync", fsync)):
+            patch.setattr(os, name, call)
+        patch.setattr(os, "replace", moved)
+        book.record(release(1))
+    line, mark = book.path.name, head_path(book.path).name
+    assert told == [
+        ("write", line),
+        ("sync", line),
+        ("write", f"{mark}.tmp"),
+        ("sync", f"{mark}.tmp"),
+        ("move", mark),
+        ("sync", tmp_path.name),
+    ]
+
+
 def test_a_torn_line_is_seen_and_dropped_by_the_next_writer(tmp_path: Path) -> None:
     path = ledger(tmp_path).path
     whole = path.read_bytes()
