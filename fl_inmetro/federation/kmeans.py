@@ -6,6 +6,7 @@ Sources: Lloyd (1982), "Least squares quantization in PCM"; Arthur & Vassilvitsk
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _MOST_STEPS = 300
+
+#: Differences that stand in memory at once while distances are taken: 2 MB.
+_MOST_DIFFERENCES = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +73,14 @@ def best_kmeans(
 
     With fewer than three vectors there is nothing to compare, and one cluster.
     """
-    found: dict[int, tuple[KMeans, float]] = {}
-    for number in range(2, min(most, len(vectors) - 1) + 1):
-        own = kmeans(vectors, number, seed, restarts)
-        found[number] = (own, silhouette(vectors, own.labels))
+    numbers = range(2, min(most, len(vectors) - 1) + 1)
+    found = {number: kmeans(vectors, number, seed, restarts) for number in numbers}
     if not found:
         return kmeans(vectors, 1, seed, restarts), {}
-    best = max(found, key=lambda number: (found[number][1], -number))
-    return found[best][0], {number: score for number, (_, score) in found.items()}
+    means = silhouettes(vectors, [own.labels for own in found.values()])
+    scores = dict(zip(found, means, strict=True))
+    best = max(found, key=lambda number: (scores[number], -number))
+    return found[best], scores
 
 
 def silhouette(vectors: Floats, labels: Ints) -> float:
@@ -85,18 +89,26 @@ def silhouette(vectors: Floats, labels: Ints) -> float:
     a is a vector's mean distance to the others of its cluster, b that to the nearest other
     cluster; a vector that is alone in its cluster has 0.
     """
-    distance = np.sqrt(_squared(vectors, vectors))
-    member = labels[:, None] == np.unique(labels)[None, :]  # (N, K)
-    count = member.sum(0)
-    total = distance @ member
-    own = member.argmax(1)
-    rows = np.arange(len(vectors))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        a = total[rows, own] / (count[own] - 1)
-        others = np.where(member, np.inf, total / count)
-        b = others.min(1)
-        score = (b - a) / np.maximum(a, b)
-    return float(np.where(count[own] > 1, np.nan_to_num(score), 0.0).mean())
+    return silhouettes(vectors, [labels])[0]
+
+
+def silhouettes(vectors: Floats, partitions: Sequence[Ints]) -> list[float]:
+    """Return the mean silhouette of each partition of the same vectors.
+
+    The distances of all pairs are taken once, and only so many rows of them are ever kept that
+    thousands of vectors need no more memory than a few.
+
+    Args:
+        vectors: Shape (N, D).
+        partitions: Labels of shape (N,), each.
+    """
+    members = [(labels[:, None] == np.unique(labels)).astype(np.float64) for labels in partitions]
+    total = [np.empty_like(member) for member in members]  # (N, K)
+    for rows in _blocks(vectors, len(vectors)):
+        distance = np.sqrt(_differences(vectors[rows], vectors))
+        for summed, member in zip(total, members, strict=True):
+            summed[rows] = distance @ member
+    return [_mean_score(*one) for one in zip(total, members, strict=True)]
 
 
 def nearest(vectors: Floats, centres: Floats) -> Ints:
@@ -106,7 +118,35 @@ def nearest(vectors: Floats, centres: Floats) -> Ints:
 
 
 # ------------------------------------------------------------------------------ internals
+def _mean_score(total: Floats, member: Floats) -> float:
+    """Return a partition's mean silhouette; summed distances and membership, both (N, K)."""
+    count = member.sum(0)
+    own = member.argmax(1)
+    rows = np.arange(len(member))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        a = total[rows, own] / (count[own] - 1)
+        others = np.where(member > 0, np.inf, total / count)
+        b = others.min(1)
+        score = (b - a) / np.maximum(a, b)
+    return float(np.where(count[own] > 1, np.nan_to_num(score), 0.0).mean())
+
+
+def _blocks(vectors: Floats, others: int) -> Iterator[slice]:
+    """Yield rows whose differences from so many others are not too many at once."""
+    size = max(1, _MOST_DIFFERENCES // max(1, others * vectors.shape[1]))
+    for start in range(0, len(vectors), size):
+        yield slice(start, start + size)
+
+
 def _squared(a: Floats, b: Floats) -> Floats:
+    """Return squared distances; (N, D), (K, D) → (N, K)."""
+    result = np.empty((len(a), len(b)))
+    for rows in _blocks(a, len(b)):
+        result[rows] = _differences(a[rows], b)
+    return result
+
+
+def _differences(a: Floats, b: Floats) -> Floats:
     # By differences: the expanded square loses the small distances to rounding.
     result: Floats = np.square(a[:, None, :] - b[None, :, :]).sum(-1)
     return result
