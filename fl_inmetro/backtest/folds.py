@@ -12,9 +12,11 @@ from datetime import date, timedelta
 
 from fl_inmetro.config import config_hash
 from fl_inmetro.config.backtest import Backtest
+from fl_inmetro.config.data import Data
 from fl_inmetro.config.schema import TRAINED, RunConfig
 from fl_inmetro.data.calendar import local_date
 from fl_inmetro.data.series import FederatedData
+from fl_inmetro.data.sources import SIMULATOR
 from fl_inmetro.data.splits import resolve
 from fl_inmetro.errors import ConfigError, Fault
 
@@ -113,6 +115,7 @@ def _fold_config(config: RunConfig, fold: Fold, seed: int, before: RunConfig | N
     change: dict[str, object] = {
         "seed": seed,
         "window": config.window.model_copy(update=window),
+        "data": _one_fleet(config),
         "backtest": Backtest(),
     }
     if settings.warm_start and before is not None:
@@ -150,6 +153,16 @@ def check(config: RunConfig) -> None:
             faults.append(Fault("FL117", text, "[backtest] warm-start", hint))
     if faults:
         raise ConfigError(faults)
+
+
+def _one_fleet(config: RunConfig) -> Data:
+    """Return where the readings come from: with every seed the same simulated consumers, who are
+    made again wherever the fold's run is used."""
+    made = config.data.simulator
+    if config.data.source != SIMULATOR or made.seed is not None:
+        return config.data
+    made = made.model_copy(update={"seed": config.seed})
+    return config.data.model_copy(update={"simulator": made})
 
 
 def _shortened(config: RunConfig) -> dict[str, int]:

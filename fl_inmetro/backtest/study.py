@@ -55,7 +55,7 @@ class Study:
     def __init__(self, config: RunConfig, runs: Path, data: FederatedData | None = None) -> None:
         check(config)
         self.config = config
-        # With one seed: a backtest with several is of one fleet, simulated or not.
+        # With one seed: a backtest with several is of one fleet (`fold_configs` writes it down).
         self.data = data or load(config.data, config.seed)
         self.path = runs / f"backtest-{config.name}-s{config.seed}"
         self.first, self.last = span_of(config, self.data)

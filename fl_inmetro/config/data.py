@@ -105,6 +105,7 @@ class Simulator(Table):
         pv_share: Share of homes with photovoltaic panels.
         ev_share: Share of homes that charge an electric vehicle.
         commercial_share: Share of clients that are shops or offices.
+        seed: Root of the consumers' and the weather's randomness; None = the run's seed.
     """
 
     clients: Positive = 10
@@ -118,6 +119,7 @@ class Simulator(Table):
     pv_share: Share = 0.1
     ev_share: Share = 0.1
     commercial_share: Share = 0.2
+    seed: int | None = Field(None, ge=0)
 
 
 class Data(Table):

@@ -34,7 +34,7 @@ def settings_for(source: str, base: Data) -> Data:
 def load(data: Data, seed: int = 0) -> FederatedData:
     """Return the clean series of a source, all on one grid.
 
-    `seed` matters for the simulator only.
+    `seed` matters for the simulator only, and there where `[data.simulator]` has none of its own.
 
     Raises:
         DataError: All faults at once: FL201 set not there, FL202 columns, FL203 file, FL204 dates,
@@ -198,6 +198,7 @@ def _simulated(data: Data, seed: int) -> tuple[FederatedData | None, CleaningRep
     # Imported here: nothing else of the product needs the simulator to load real readings.
     from fl_inmetro.data.simulator import simulate
 
+    seed = seed if data.simulator.seed is None else data.simulator.seed
     made = simulate(data.simulator, seed)
     names, excluded = _choose(data, made)
     cleaned = Cleaned({name: made[name] for name in names}, excluded=excluded)

@@ -16,12 +16,14 @@ from fl_inmetro import events, session
 from fl_inmetro.backtest.study import Study, last_models
 from fl_inmetro.backtest.summary import summary_of
 from fl_inmetro.config import RunConfig
+from fl_inmetro.data.load import load
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.errors import FederationError
 from fl_inmetro.federation import training
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.plan import Job, cut
+from fl_inmetro.runs.points import points_of
 from fl_inmetro.runs.record import RunRecord
 from tests.fleets import MONDAY, fleet, tiny_config
 
@@ -201,6 +203,35 @@ def test_killed_and_resumed_is_as_never_killed(tmp_path: Path, warm: bool) -> No
     assert first["complete"]
     assert timeless(first) == timeless(second)
     assert {row["seeds"] for row in first["rows"] if row["training"] != "baseline"} == {2}
+
+
+def test_folds_of_every_seed_are_of_one_simulated_fleet(tmp_path: Path) -> None:
+    """What a fold's run says of its data gives those that it was trained and scored on."""
+    backtest = {"first": "2024-02-20", "last": "2024-02-22", "seeds": [3, 4]}
+    settings_ = config(
+        data={"simulator": {"clients": 3, "days": 60}},
+        backtest=backtest,
+        compare={"models": ["sn168"], "training": []},
+    )
+    study = Study(settings_, tmp_path)
+    for step in study.steps():
+        record = study.carry_out(step, quiet, lambda: False)
+        again = load(record.config.data, record.config.seed)
+        assert list(again) == list(study.data)
+        for name, one in again.items():
+            np.testing.assert_array_equal(one.energy_kwh, study.data[name].energy_kwh)
+        points = points_of(record.forecasts("sn168", "baseline"))
+        one = points.take(np.flatnonzero(points.client == 1))
+        series = again[points.names[1]]
+        place = (one.target_utc_s - series.start_utc_s) // series.resolution_s
+        np.testing.assert_allclose(one.observed_kwh, series.energy_kwh[place])
+    # A seed of the fleet that was given stays; another one is another fleet.
+    own = config(data={"simulator": {"clients": 3, "days": 60, "seed": 8}}, backtest=backtest)
+    assert {s.config.data.simulator.seed for s in Study(own, tmp_path).steps()} == {8}
+    eight, other = load(own.data, 3), load(settings_.data, 8)
+    assert list(eight) == list(other) != list(study.data)
+    for name, series in eight.items():
+        np.testing.assert_array_equal(series.energy_kwh, other[name].energy_kwh)
 
 
 def test_other_data_are_fl350(study: Study) -> None:
