@@ -102,9 +102,10 @@ class Prepared:
 
     @property
     def missing_test_days(self) -> int:
-        """Days at the end of the test window for which nobody has readings."""
+        """Days at the end of the test window of whose delivered hours nobody has a reading."""
         last = max(series.end_utc_s for series in self.data.values())
-        return int((self.splits.test >= last).sum())
+        delivered = self.splits.test + self.splits.lead * self.data.resolution_s
+        return int((delivered >= last).sum())
 
     @property
     def doubtful_readings(self) -> dict[str, int]:

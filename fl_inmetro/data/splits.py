@@ -141,7 +141,7 @@ def resolve(window: Window, data: FederatedData) -> Splits:
     validation = issues(validation_first, first - day, int(test[0]))
     boundary = int((validation if validation.size else test)[0])
     train = issues(train_first, validation_first - day, boundary)
-    if not train.size or int(test[0]) >= last_known:
+    if not train.size or int(test[0]) + lead * data.resolution_s >= last_known:
         raise DataError(
             Fault(
                 "FL210",

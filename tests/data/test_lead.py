@@ -31,7 +31,8 @@ from fl_inmetro.metrics.significance import default_lag, paired_losses, panel_te
 from fl_inmetro.models.baselines import BASELINES
 from fl_inmetro.models.cyclenet import CycleNet
 from fl_inmetro.models.design import context_design
-from tests.fleets import MONDAY, federated, fleet, series
+from fl_inmetro.plan import cut
+from tests.fleets import MONDAY, federated, fleet, series, tiny_config
 from tests.learning.test_adaptive_conformal import started
 
 HOUR = 3600
@@ -302,3 +303,26 @@ def test_overlapping_forecasts_widen_the_test():
         losses = paired_losses(one, other)
         assert losses.overlap == (lead + 23) // 24
         assert panel_test(losses).lag == lag == max(default_lag(10), losses.overlap)
+
+
+def test_a_day_of_which_no_delivered_hour_is_known_is_not_tested():
+    """The issue, 18 hours before, is known all the same."""
+
+    def window(first: date, last: date) -> dict[str, object]:
+        return {
+            "validation_days": 5, "timezone": "UTC", "train_days": 0, "issue_time": "06:00",
+            "lead_h": 18, "test_start": first, "test_end": last,
+        }  # fmt: skip
+
+    first, last = date(2024, 2, 20), date(2024, 2, 28)  # delivered are 02-21 … 02-29
+    settings = tiny_config(window=window(first, last))
+    # 59 days end with 02-28: until 03:00 of 02-29, and until 23:00 of 02-28.
+    some, none = (fleet(2, 59 + hours / 24, gaps=0.0) for hours in (3, -1))
+    assert cut(settings, some).missing_test_days == 0
+    assert cut(settings, none).missing_test_days == 1
+    # A test window of such a day alone is none.
+    alone = Window(**window(last, last))
+    assert resolve(alone, some).test.size == 1
+    with pytest.raises(DataError) as caught:
+        resolve(alone, none)
+    assert caught.value.faults[0].code == "FL210"
