@@ -16,9 +16,10 @@ from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.data.calendar import local_clock, steps_per_day
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.errors import ConfigError, Fault
+from fl_inmetro.federation.closing import Quorum
 from fl_inmetro.federation.joint import MEMBERSHIP, Choices
 from fl_inmetro.federation.kmeans import best_kmeans, kmeans, nearest, silhouette
-from fl_inmetro.federation.recipes import compose
+from fl_inmetro.federation.recipes import compose, rule_factory
 from fl_inmetro.learning.client import ClientData
 from fl_inmetro.learning.profile import (
     WIDTH,
@@ -211,7 +212,7 @@ def check_clusters(config: RunConfig, model: str) -> None:
     if not config.strategy.is_foreign:
         recipe = compose(config.strategy).recipe
     refused = {
-        f"`{model}` is solved in closed form": not isinstance(own, Gradient),
+        f"`{model}` (solved in closed form)": not isinstance(own, Gradient),
         "a Flower strategy of your own": config.strategy.is_foreign,
         f"`{config.strategy.name}`": recipe is not None
         and (recipe.control != "none" or recipe.weighing == "age"),
@@ -229,6 +230,48 @@ def check_clusters(config: RunConfig, model: str) -> None:
                 'use `kind = "profile"`, whose clusters are federations like any other',
             )
         )
+
+
+def check_sizes(
+    config: RunConfig, models: Sequence[str], clients: Mapping[str, ClientData]
+) -> None:
+    """Refuse clusters of profiles that are too small for the rounds that are asked for.
+
+    Where clients choose for themselves a cluster may be small for a while: it stands still.
+
+    Raises:
+        ConfigError: FL365, a cluster has fewer clients than its rounds need replies, or than the
+            robust rule needs; FL119.
+    """
+    demanding = config.federation.min_clients > 1 or (config.federation.quorum or 0.0) > 1
+    robust = not config.strategy.is_foreign and compose(config.strategy).rule != "mean"
+    if config.clusters.kind != "profile" or not models or not (demanding or robust):
+        return
+    parted = part_clients(config.clusters, clients, config.seed, lambda event: None)
+    sizes = [int(size) for size in parted.sizes]
+    for model in models:
+        closed_form = not isinstance(getattr(config.models, model), Gradient)
+        quorum = Quorum(config.federation, config.gate, closed_form=closed_form)
+        for size in sizes:
+            wanted, asked = (size, size) if closed_form else quorum.aims(size, size)
+            needed, why = quorum.needed(wanted), "[federation] min-clients, quorum"
+            short = needed > asked
+            what = f"its rounds need {needed} replies"
+            if not short and robust and not closed_form:
+                rule = compose(config.strategy).rule
+                fault = rule_factory(rule, config.strategy)(asked).needs(asked)
+                if fault is not None:
+                    short, what, why = True, fault.what, "[strategy] rule, byzantine"
+            if short:
+                told = ", ".join(map(str, sizes))
+                raise ConfigError(
+                    Fault(
+                        "FL365",
+                        f"a cluster has {size} of the clients, {asked} in a round: {what}",
+                        f"{why}; clusters of {told}",
+                        "lower what the rounds need, or ask for fewer clusters (`number`)",
+                    )
+                )
 
 
 # ------------------------------------------------------------------------------ internals

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from fl_inmetro import events
 from fl_inmetro.calibrated import calibrate, calibration_key
-from fl_inmetro.clustered import Clustering, check_clusters, part_clients
+from fl_inmetro.clustered import Clustering, check_clusters, check_sizes, part_clients
 from fl_inmetro.config.schema import ENSEMBLE, RunConfig
 from fl_inmetro.data.forecast_table import observed_rows
 from fl_inmetro.data.windows import Windows
@@ -75,8 +75,18 @@ def execute(
     `starts`, trainings begin from models that are there.
 
     Raises:
+        ConfigError: FL118, FL119, FL365, clusters that cannot be trained so.
         Interrupted: `should_stop` said so; the recorder holds all that is needed to go on.
     """
+    # What cannot be clustered is refused before anything is trained.
+    parted = [
+        job.model
+        for job in jobs_of(config, kind)
+        if job.training == "clustered" and not job.is_derived
+    ]
+    for model in parted:
+        check_clusters(config, model)
+    check_sizes(config, parted, prepared.clients)
     rows: list[pa.Table] = []
     for name in baselines_of(config, kind):
         started = time.perf_counter()
@@ -131,7 +141,7 @@ def _run_job(
     del before  # what is trained depends on nothing that was
     settings = settings_of(job, config)
     learner = learner_for(job.model, settings.models)
-    parted = _clusters(job, config, prepared, emit) if job.training == "clustered" else None
+    parted = _clusters(config, prepared, emit) if job.training == "clustered" else None
     if parted and starts:
         emit(events.Note("warning", f"{job.model} (clustered) begins anew: its clusters do"))
     by_choice = parted is not None and config.clusters.kind == "ifca"
@@ -191,9 +201,8 @@ def _run_job(
     return done
 
 
-def _clusters(job: Job, config: RunConfig, prepared: Prepared, emit: events.Emit) -> Clustering:
-    """Part the clients of a job; what is drawn for it is the same after a resume."""
-    check_clusters(config, job.model)
+def _clusters(config: RunConfig, prepared: Prepared, emit: events.Emit) -> Clustering:
+    """Part the clients; what is drawn for it is the same after a resume."""
     return part_clients(config.clusters, prepared.clients, config.seed, emit)
 
 

@@ -49,7 +49,8 @@ class IfcaStrategy(FederatedStrategy):
     A round: now and then each client takes the model with the lowest mean loss on its training
     windows; clients are selected from all, as in one federation; those selected train their
     cluster's model, and each model is merged with a server optimiser of its own. A model that
-    nobody selected has stays as it is. With one cluster this is the plain federation, bit by bit.
+    nobody selected has, or too few for the rule, stays as it is. With one cluster this is the
+    plain federation, bit by bit.
 
     Args:
         roster: As `FederatedStrategy`, which the other arguments are of, too.
@@ -98,9 +99,9 @@ class IfcaStrategy(FederatedStrategy):
                 good = sum(received.good for _, received, _ in answered)
                 wanted = min(self._wanted, len(selected))
                 fault = self._quorum.fault(number, good, wanted)
-                for _, received, _ in answered:
-                    if received.good:
-                        fault = fault or self._one.needs(received.good)
+                short = [self._one.needs(received.good) for _, received, _ in answered]
+                if all(short):
+                    fault = fault or next(iter(short))
                 if fault is None:
                     loss = self._merged_all(number, answered, states, memories)
                     self._memory = history
@@ -130,10 +131,17 @@ class IfcaStrategy(FederatedStrategy):
         states: list[Arrays],
         memories: list[Arrays],
     ) -> float:
-        """Merge each cluster's replies, in place; return the mean training loss of all."""
+        """Merge each cluster's replies, in place; return the mean training loss of all.
+
+        A cluster that has too few for the rule keeps its model: its clients may choose another.
+        """
         every: list[Any] = []
         for k, received, inbox in answered:
             self._inbox, self._memory = inbox, memories[k]
+            if received.good and (short := self._one.needs(received.good)):
+                text = f"round {number}: cluster {k + 1} stands still: {short.what}"
+                self._emit(events.Note("warning", text))
+                continue
             every += received.digests
             if not received.good:
                 inbox.accept(received)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from fl_inmetro import events, session
-from fl_inmetro.clustered import Clustering, check_clusters, part_clients
+from fl_inmetro.clustered import Clustering, check_clusters, check_sizes, part_clients
 from fl_inmetro.config import check
 from fl_inmetro.config.clusters import Clusters
 from fl_inmetro.config.schema import Window
@@ -228,6 +228,32 @@ def test_what_clients_cannot_choose_among_is_fl118(tables, named):
         check_clusters(config, config.model)
     assert named in str(raised.value)
     check_clusters(fleet(**tables), config.model)  # clusters of profiles
+
+
+@pytest.mark.parametrize(
+    ("tables", "code"),
+    [
+        ({"clusters": IFCA, "strategy": {"name": "scaffold"}}, "FL118"),
+        ({"clusters": {"number": 6}, "federation": {"min_clients": 3}}, "FL365"),
+        ({"clusters": {"number": 4}, "strategy": {"rule": "krum", "byzantine": 1}}, "FL365"),
+    ],
+)
+def test_clusters_that_cannot_be_trained_are_refused_before_anything_is(tmp_path, tables, code):
+    said = []
+    config = fleet(8, compare={"models": ["sn24", "mlp"], "training": ["clustered"]}, **tables)
+    with pytest.raises(ConfigError, match=code):
+        session.start(config, "compare", tmp_path, said.append, never)
+    assert not [one for one in said if isinstance(one, events.RunStarted | events.ModelScored)]
+
+
+def test_clusters_that_are_large_enough_pass():
+    # Four and four: rounds of two replies and a median go; eight clients in one cluster bear krum.
+    for tables in (
+        {"clusters": {"number": 2}, "federation": {"min_clients": 2}},
+        {"clusters": {"number": 1}, "strategy": {"rule": "krum", "byzantine": 1}},
+    ):
+        config = fleet(8, **tables)
+        check_sizes(config, ["mlp"], prepare(config).clients)
 
 
 def test_fewer_clients_than_clusters_is_fl119(tmp_path):

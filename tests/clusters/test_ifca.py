@@ -5,6 +5,8 @@ import pytest
 
 from fl_inmetro import events
 from fl_inmetro.config.schema import Federation
+from fl_inmetro.config.strategy import Strategy
+from fl_inmetro.errors import FederationError
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.federation.ifca import IfcaStrategy
 from fl_inmetro.federation.joint import (
@@ -19,6 +21,7 @@ from fl_inmetro.federation.joint import (
 )
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.progress import begin, with_prefix
+from fl_inmetro.federation.recipes import rule_factory
 from fl_inmetro.federation.roster import enrol
 from fl_inmetro.federation.server_optimizers import Momentum
 from fl_inmetro.federation.training import Group, train_group
@@ -43,7 +46,7 @@ def model(bias):
     }
 
 
-def strategy(grid, made, number, merge=None, rounds=1, first=True):
+def strategy(grid, made, number, merge=None, rounds=1, first=True, **rest):
     roster, _ = enrol(grid, made, 0, 60)
     return IfcaStrategy(
         roster,
@@ -55,6 +58,7 @@ def strategy(grid, made, number, merge=None, rounds=1, first=True):
         settings=Federation(num_server_rounds=rounds),
         seed=0,
         may_repeat=frozenset(roster.nodes),
+        **rest,
     )
 
 
@@ -106,6 +110,36 @@ def test_planted_models_are_found(engine):
     # (c - mean of r) shrinks by 1 - 2 · 0.2 in each round.
     assert of_cluster(0, after.state)["linear.bias"] == pytest.approx([2 - 1.9 * 0.6**20])
     assert with_prefix("server.", after.memory)[CHANGED].tolist() == [3] + [0] * 19
+
+
+@both_engines
+def test_a_cluster_with_too_few_for_the_rule_stands_still(engine):
+    # Trimming one of each side needs three: those of r = 1, 2, 4 from 0.5 are moved by the middle
+    # one, 0.5 + 0.2 · 1.5 = 0.8; the two of r = -3 leave their model where it is.
+    made = nlinear(eta_l=0.1)
+    grid = grid_of(engine, planted(made, [constant(r) for r in (1, 2, 4, -3, -3.5)]))
+    start = joined_states([model(0.5), model(-0.5)], np.array([0, 0, 0, 1, 1]))
+    settings = Strategy(rule="trimmed-mean", byzantine=1)
+    merge = DeltaMerge(rule_of=rule_factory("trimmed-mean", settings))
+    said = []
+    after = strategy(grid, made, 2, merge, emit=said.append).run(grid, begin(start), 1, 60)
+    assert of_cluster(0, after.state)["linear.bias"] == pytest.approx([0.8])
+    assert of_cluster(1, after.state)["linear.bias"].tolist() == [-0.5]
+    notes = [one.text for one in said if isinstance(one, events.Note)]
+    assert any("cluster 2 stands still" in text for text in notes)
+    replied = {one.client_id for one in said if isinstance(one, events.ClientReplied)}
+    assert len(replied) == 3  # what was not merged does not count as accepted
+
+
+@both_engines
+def test_where_every_cluster_has_too_few_the_round_fails(engine):
+    made = nlinear(eta_l=0.1)
+    grid = grid_of(engine, planted(made, [constant(1), constant(-3)]))
+    start = joined_states([model(0.5), model(-0.5)], np.array([0, 1]))
+    settings = Strategy(rule="krum", byzantine=1)
+    merge = DeltaMerge(rule_of=rule_factory("krum", settings))
+    with pytest.raises(FederationError, match="FL314"):
+        strategy(grid, made, 2, merge).run(grid, begin(start), 1, 60)
 
 
 def test_choosing_stays_where_nothing_is_better_or_known():
