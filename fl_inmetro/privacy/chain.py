@@ -29,7 +29,7 @@ class BrokenChainError(Exception):
     """The bytes are not the chain that they should be; the text says what and where."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Head:
     """A point of the chain: how much stands before it, and the hash of all that.
 
@@ -65,7 +65,7 @@ class Head:
         return head
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Line:
     """One line of the chain.
 

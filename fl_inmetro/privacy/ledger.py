@@ -55,7 +55,7 @@ class Owner:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A release as it stands in a ledger.
 

@@ -27,7 +27,7 @@ _NO_ACCOUNT = (("without-replacement", "add-remove"), ("poisson", "replace"))
 COUNTED = "gaussian"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Release:
     """One release: a mechanism applied to data, and the digest of the very bits that leave.
 
