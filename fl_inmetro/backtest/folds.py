@@ -17,8 +17,15 @@ from fl_inmetro.config.schema import TRAINED, RunConfig
 from fl_inmetro.data.calendar import local_date
 from fl_inmetro.data.series import FederatedData
 from fl_inmetro.data.sources import SIMULATOR
-from fl_inmetro.data.splits import resolve
-from fl_inmetro.errors import ConfigError, Fault
+from fl_inmetro.data.splits import resolve, split_fleet
+from fl_inmetro.errors import ConfigError, DataError, Fault
+
+#: What helps a backtest, by the code of what is wrong.
+_CURES = {
+    "FL206": "leave it out of the folds that it is too short for with `[data.cleaning] drop-short "
+    "= true`: of another setting, all folds are trained again\nor begin later: `[backtest] first`",
+    "FL210": "move `first` or `last` in [backtest], or change its `train-days`",
+}
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,26 @@ def fold_configs(config: RunConfig, folds: Sequence[Fold], seed: int) -> list[Ru
     return made
 
 
+def faults_of(configs: Sequence[tuple[Fold, RunConfig]], data: FederatedData) -> list[Fault]:
+    """Return what would stop any of the folds: days that the data do not cover (FL210), clients
+    that are too short for it (FL206), nobody left (FL205); with the fold, and what to change.
+
+    What is the same in several folds is told of the first of them.
+    """
+    found: dict[tuple[str, str, str], list[Fold]] = {}
+    for fold, config in configs:
+        try:
+            splits = resolve(config.window, data)
+            split_fleet(data, splits, drop_short=config.data.cleaning.drop_short)
+        except DataError as error:
+            for one in error.faults:
+                found.setdefault((one.code, one.what, one.where), []).append(fold)
+    return [
+        Fault(code, what, f"{_place(folds)}\n{where}", _CURES.get(code, _CURES["FL210"]))
+        for (code, what, where), folds in found.items()
+    ]
+
+
 def _fold_config(config: RunConfig, fold: Fold, seed: int, before: RunConfig | None) -> RunConfig:
     settings = config.backtest
     window: dict[str, object] = {
@@ -153,6 +180,12 @@ def check(config: RunConfig) -> None:
             faults.append(Fault("FL117", text, "[backtest] warm-start", hint))
     if faults:
         raise ConfigError(faults)
+
+
+def _place(folds: Sequence[Fold]) -> str:
+    first, more = folds[0], len(folds) - 1
+    rest = f", and {more} more" if more else ""
+    return f"fold {first.number + 1}: used from {first.first} to {first.last}{rest}"
 
 
 def _one_fleet(config: RunConfig) -> Data:

@@ -8,11 +8,19 @@ from functools import cache
 from pathlib import Path
 
 from fl_inmetro import events, session
-from fl_inmetro.backtest.folds import Fold, check, fold_configs, folds_of, seeds_of, span_of
+from fl_inmetro.backtest.folds import (
+    Fold,
+    check,
+    faults_of,
+    fold_configs,
+    folds_of,
+    seeds_of,
+    span_of,
+)
 from fl_inmetro.config import RunConfig, config_hash
 from fl_inmetro.data.load import load
 from fl_inmetro.data.series import FederatedData
-from fl_inmetro.errors import Fault, FederationError
+from fl_inmetro.errors import DataError, Fault, FederationError
 from fl_inmetro.federation.training import best_state
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.plan import Job, cut
@@ -49,7 +57,9 @@ class Study:
 
     Raises:
         ConfigError: FL117, the configuration cannot be tried over time; FL116, nor these days.
-        DataError: FL210, the data do not cover the window.
+        DataError: FL210, the data do not cover the window, or that of a fold; FL206, FL205, a fold
+            has clients that are too short for it, or none. Those of all folds at once, before
+            anything is trained.
     """
 
     def __init__(self, config: RunConfig, runs: Path, data: FederatedData | None = None) -> None:
@@ -65,6 +75,8 @@ class Study:
             for seed in seeds_of(config)
             for fold, own in zip(self.folds, fold_configs(config, self.folds, seed), strict=True)
         )
+
+        self._check_folds()
 
     def steps(self) -> list[Step]:
         """Return what is to be done, seed after seed."""
@@ -112,6 +124,16 @@ class Study:
         return RunRecord.open(path)
 
     # --------------------------------------------------------------------------- internals
+    def _check_folds(self) -> None:
+        """Refuse folds that cannot be trained; those that are done were looked at then."""
+        done = {one.config_hash for one in list_runs(self.path) if one.status == "completed"}
+        left: dict[Fold, RunConfig] = {}
+        for step in self._steps:  # a seed changes nothing in a fold's days
+            if config_hash(step.config) not in done:
+                left.setdefault(step.fold, step.config)
+        if faults := faults_of(sorted(left.items(), key=lambda one: one[0].number), self.data):
+            raise DataError(faults)
+
     def _begun(self, step: Step) -> Path | None:
         wanted = config_hash(step.config)
         for summary in list_runs(self.path):

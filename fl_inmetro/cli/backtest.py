@@ -11,6 +11,7 @@ import typer
 
 from fl_inmetro.cli.options import AsJson, Lang, Overrides, Runs
 from fl_inmetro.cli.run import ConfigFile
+from fl_inmetro.errors import FlInmetroError
 from fl_inmetro.i18n import Language, language, text
 
 if TYPE_CHECKING:
@@ -73,14 +74,26 @@ def backtest(
     command = ["fl-inmetro", "backtest", *([str(config)] if config else [])]
     command += [word for item in said for word in ("--set", item)]
     command += [] if runs == Path("runs") else ["--runs", str(runs)]
+    command += ["--out", str(out)] if out else []
+    command += ["--json"] if as_json else []
+    command += ["--lang", lang] if lang else []
     study = Study(settings, runs)
-    stopped = not _carried_out(study, shlex.join(command), chosen)
-    summary = summary_of(study)
+    error, stopped = None, False
+    try:
+        stopped = not _carried_out(study, shlex.join(command), chosen)
+    except FlInmetroError as failed:
+        error = failed
+    try:
+        summary = summary_of(study)
+    except FlInmetroError as failed:
+        raise error or failed from None
     files = _written(summary, out, chosen) if out and summary["rows"] else {}
     if as_json:
         typer.echo(json.dumps(summary | files, ensure_ascii=False, allow_nan=False))
     elif summary["rows"]:
         _print(summary, files, chosen)
+    if error:  # what is done is shown all the same
+        raise error
     if stopped:
         raise typer.Exit(130)
 

@@ -18,7 +18,7 @@ from fl_inmetro.backtest.summary import summary_of
 from fl_inmetro.config import RunConfig
 from fl_inmetro.data.load import load
 from fl_inmetro.data.series import ClientSeries, FederatedData
-from fl_inmetro.errors import FederationError
+from fl_inmetro.errors import DataError, FederationError
 from fl_inmetro.federation import training
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.learning.update import Arrays
@@ -160,6 +160,46 @@ def test_a_start_of_another_model_is_refused() -> None:
     with pytest.raises(ValueError, match="another model"):
         training._fitting({"weight": np.zeros((2, 4))}, state)
     assert training._fitting(state, {"weight": np.ones((2, 3))}) is state
+
+
+# ----------------------------------------------------------------- refused before a training
+def test_days_beyond_the_data_are_told_before_anything_is_trained(tmp_path: Path) -> None:
+    # The data end with 02-29: folds begin on 02-10, 15, 20, 25, and 03-01, 03-06.
+    late = config(backtest={**BACKTEST, "last": "2024-03-08"})
+    with pytest.raises(DataError) as caught:
+        Study(late, tmp_path, DATA)
+    assert {one.code for one in caught.value.faults} == {"FL210"}
+    assert [one.where.splitlines()[0] for one in caught.value.faults] == [
+        "fold 5: used from 2024-03-01 to 2024-03-05",
+        "fold 6: used from 2024-03-06 to 2024-03-08",
+    ]
+    assert all("[backtest]" in one.hint for one in caught.value.faults)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_client_too_short_for_a_later_fold_is_told_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    # It begins on 02-02. Before the fold of 02-20 it has fewer than fourteen days to train on: the
+    # last five days before are for validation.
+    young = dict(DATA.items())
+    old = young["c1"]
+    young["c1"] = ClientSeries("c1", MONDAY + 32 * 86400, 3600, old.energy_kwh[32 * 24 :])
+    data = FederatedData(young, DATA.manifest)
+    late = config(backtest={**BACKTEST, "last": "2024-02-28"})
+    with pytest.raises(DataError) as caught:
+        Study(late, tmp_path, data)
+    faults = caught.value.faults
+    assert {one.code for one in faults} == {"FL206"}
+    assert all("`c1`" in one.what for one in faults)
+    places = [one.where.splitlines()[0] for one in faults]
+    assert "fold 3: used from 2024-02-20 to 2024-02-24" in places
+    assert "drop-short" in faults[0].hint
+    assert "[backtest] first" in faults[0].hint
+    assert not list(tmp_path.iterdir())
+    # Left out of the folds that it is too short for, it stops none.
+    cleaning = {"cleaning": {"drop_short": True}}
+    assert len(Study(config(backtest=late.backtest, data=cleaning), tmp_path, data).steps()) == 4
 
 
 # ----------------------------------------------------------------------------- kept, resumed

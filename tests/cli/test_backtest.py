@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from fl_inmetro.backtest.study import Step, Study
 from fl_inmetro.cli.app import app
+from fl_inmetro.errors import Fault, RunError
+from fl_inmetro.federation.grids import Interrupted
+from fl_inmetro.runs.record import RunRecord
 from tests.cli.command_line import documented
 
 SMALL = (
@@ -77,6 +82,49 @@ def test_the_same_command_again_trains_nothing(done: tuple[Path, Result]) -> Non
     assert "," in row
     assert "nMAE da frota" in again.stdout
     assert "25–30 h" in again.stdout
+
+
+def broken_off(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four folds the second does not end."""
+    real = Study.carry_out
+
+    def carry_out(self: Study, step: Step, *others: Any) -> RunRecord:
+        if step == self.steps()[1]:
+            raise error
+        return real(self, step, *others)
+
+    monkeypatch.setattr(Study, "carry_out", carry_out)
+
+
+def test_after_an_error_what_is_done_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_off(RunError(Fault("FL704", "the disk is full")), monkeypatch)
+    result = run("--runs", str(tmp_path))
+    assert isinstance(result.exception, RunError)
+    assert result.exception.faults[0].code == "FL704"
+    assert any(line.startswith("HA4") for line in result.stdout.splitlines())
+    assert "Not all folds are done" in result.stdout
+
+
+def test_the_command_to_go_on_with_is_the_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_off(Interrupted(), monkeypatch)
+    given = ("--runs", str(tmp_path / "r"), "--out", str(tmp_path / "o"), "--json", "--lang", "en")
+    result = run(*given)
+    assert result.exit_code == 130
+    assert json.loads(result.stdout)["complete"] is False
+    line = next(line for line in result.stderr.splitlines() if "fl-inmetro backtest" in line)
+    said = shlex.split(line[line.index("fl-inmetro backtest") :])
+    for option, value in (("--runs", "r"), ("--out", "o")):
+        assert said[said.index(option) + 1] == str(tmp_path / value)
+    assert said[said.index("--lang") + 1] == "en"
+    assert "--json" in said
+    monkeypatch.undo()
+    again = CliRunner().invoke(app, said[1:])
+    assert again.exit_code == 0, again.stderr
+    assert json.loads(again.stdout)["complete"] is True
 
 
 def test_a_day_that_is_none_is_told(tmp_path: Path) -> None:
