@@ -28,6 +28,7 @@ from fl_inmetro.learning.profile import (
     mean_day,
     profile_release,
     released,
+    span_of,
 )
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.units import DAY_S
@@ -167,11 +168,13 @@ def part_clients(
         return Clustering(names, np.zeros(len(names), np.int64), int(settings.number))
     profiles = np.full((len(names), WIDTH), np.nan)
     for place, name in enumerate(names):
-        own = day_type_profile(clients[name].train)
+        train = clients[name].train
+        own = day_type_profile(train)
         if own is None:
             emit(events.Note("warning", f"client {name} has no profile: it joins the most"))
             continue
-        profiles[place] = released(own, settings.clip, settings.noise, seed, name)
+        span = span_of(train)
+        profiles[place] = released(own, settings.clip, settings.noise, seed, name, span)
     known = np.isfinite(profiles).all(1)
     vectors = profiles[known]
     wanted = 1 if settings.number == "auto" else settings.number

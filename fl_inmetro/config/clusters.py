@@ -22,7 +22,8 @@ class Clusters(Table):
         clip: Largest L2 norm of the profile that leaves a client; longer ones are shortened. The
             mean of all hours is 1, so that the same use at every hour has norm 8.49 (√72).
         noise: Standard deviation of the Gaussian noise that the client adds to each of the
-            profile's 72 numbers.
+            profile's 72 numbers. It is simulated: drawn from `seed`, and no protection from
+            anybody who knows that.
         restarts: k-means starts so often from other centres; the best is kept.
         start: With `ifca`, `profile` = the first round trains the clusters of the profiles;
             `perturbed` = perturbations of one model, of which clients choose at once.

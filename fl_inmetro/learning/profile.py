@@ -33,13 +33,17 @@ class Release:
         what: Name of what is released.
         sensitivity: Largest L2 change of it if one client's readings were all others.
         noise: Standard deviation of the Gaussian noise on each number; 0 = none.
-        times: How often each client releases it.
+        times: How often each client releases it, in one run; the folds of a backtest are a release
+            each.
+        simulated: The noise comes from the run's seed, so that a simulation can be made again. Who
+            knows the seed can take it off: it protects nobody from the server of this run.
     """
 
     what: str
     sensitivity: float
     noise: float
     times: int = 1
+    simulated: bool = True
 
     @property
     def noise_multiplier(self) -> float:
@@ -73,16 +77,27 @@ def day_type_profile(parts: Iterable[Windows]) -> Floats | None:
     return np.mean(found, axis=0) if found else None
 
 
-def released(profile: Floats, clip: float, noise: float, seed: int, client_id: str) -> Floats:
+def span_of(parts: Iterable[Windows]) -> tuple[int, int]:
+    """Return the first and the last issue time of a client's training windows; there is one."""
+    issues_utc_s = np.concatenate([part.issue_utc_s for part in parts])
+    return int(issues_utc_s.min()), int(issues_utc_s.max())
+
+
+def released(
+    profile: Floats, clip: float, noise: float, seed: int, client_id: str, span: tuple[int, int]
+) -> Floats:
     """Return what leaves the client: the profile at a norm of at most `clip`, plus noise.
 
-    The noise depends on the seed and the client alone, so that a run that is resumed releases
-    nothing new.
+    The noise depends on the seed, the client and the span of its windows alone, so that a run that
+    is resumed releases nothing new. Other days are noised anew: the same noise on both would show
+    their difference as it is.
     """
     norm = float(np.linalg.norm(profile))
     clipped = profile * min(1.0, clip / norm) if norm else profile.copy()
     if noise:
-        clipped = clipped + seeds.derive(seed, "profile", client_id).normal(0.0, noise, WIDTH)
+        clipped = clipped + seeds.derive(seed, "profile", client_id, *span).normal(
+            0.0, noise, WIDTH
+        )
     result: Floats = clipped
     return result
 

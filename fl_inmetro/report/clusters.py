@@ -51,9 +51,14 @@ class Parted:
 
     @property
     def settled(self) -> int:
-        """The round after which nobody took another model; 0 where nobody ever did."""
+        """The last round in which a client took another model; 0 where nobody ever did."""
         moved = np.flatnonzero(self.changed)
         return int(moved[-1]) + 1 if moved.size else 0
+
+    @property
+    def has_settled(self) -> bool:
+        """Whether nobody took another model in the last round of all."""
+        return not self.changed.size or not self.changed[-1]
 
 
 def parted(record: RunRecord) -> list[Parted]:
@@ -93,7 +98,7 @@ def clusters(record: RunRecord, lang: Language) -> str:
             sizes = np.bincount(one.labels, minlength=one.number)
             alt = f"{title}; " + ", ".join(whole(int(size), lang) for size in sizes)
             content += figure(f"fig-clusters-{place}", title, note("clusters", lang), alt, drawn)
-        content += f'<p class="note">{escape(_told(one, lang))}</p>\n'
+        content += f'<p class="note">{escape(told(one, lang))}</p>\n'
         rows = [
             [model_label(one.model, lang), str(k + 1), whole(len(names), lang), ", ".join(names)]
             for k in range(one.number)
@@ -136,7 +141,7 @@ def mean_days(one: Parted, lang: Language) -> go.Figure | None:
     return drawn
 
 
-def _told(one: Parted, lang: Language) -> str:
+def told(one: Parted, lang: Language) -> str:
     """Say what left the clients, what the silhouettes were, and when the clusters settled."""
     said = []
     if one.release is not None:
@@ -148,13 +153,16 @@ def _told(one: Parted, lang: Language) -> str:
                 noise=number(float(one.release["noise"]), 2, lang),
             )
         )
+        if one.release["noise"] and one.release.get("simulated", True):
+            said.append(text("report.clusters.simulated_noise", lang))
     if one.silhouettes:
         values = ", ".join(f"{k}: {ratio(v, lang)}" for k, v in sorted(one.silhouettes.items()))
         said.append(text("report.clusters.silhouettes", lang, values=values))
     if one.changed.size:
         if one.settled:
             counts = ", ".join(str(int(count)) for count in one.changed)
-            said.append(text("report.clusters.settled", lang, round=one.settled, counts=counts))
+            how = "settled" if one.has_settled else "unsettled"
+            said.append(text(f"report.clusters.{how}", lang, round=one.settled, counts=counts))
         else:
             said.append(text("report.clusters.still", lang))
     return " ".join(said)

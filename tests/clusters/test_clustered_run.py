@@ -16,8 +16,9 @@ from fl_inmetro.data.windows import Windows
 from fl_inmetro.errors import ConfigError
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.learning.client import ClientData
+from fl_inmetro.learning.profile import profile_release
 from fl_inmetro.plan import prepare
-from fl_inmetro.report.clusters import Parted, mean_days, parted
+from fl_inmetro.report.clusters import Parted, mean_days, parted, told
 from fl_inmetro.report.html import render
 from fl_inmetro.runs import weights
 from fl_inmetro.runs.record import RunRecord
@@ -312,6 +313,29 @@ def test_settled_is_the_last_round_that_moved_anybody():
     made = [np.array(changed) for changed in ([0, 3, 1, 0, 0], [0, 0], [])]
     ones = [Parted("mlp", (), np.zeros(0, int), 2, np.zeros((0, 72)), {}, None, m) for m in made]
     assert [one.settled for one in ones] == [3, 0, 0]
+    assert all(one.has_settled for one in ones)
+
+
+@pytest.mark.parametrize(
+    ("lang", "settled", "unsettled", "simulated"),
+    [
+        ("en", "Nobody took another model after round 2", "had not settled", "is simulated"),
+        ("pt-BR", "outro modelo depois da rodada 2", "não se acomodaram", "é simulado"),
+    ],
+)
+def test_a_move_in_the_last_round_of_all_is_not_settled(lang, settled, unsettled, simulated):
+    release = profile_release(16.0, 0.5).to_json()
+    made = [np.array(changed) for changed in ([3, 1, 0], [3, 0, 1])]
+    ones = [Parted("mlp", (), np.zeros(0, int), 2, np.zeros((0, 72)), {}, release, m) for m in made]
+    calm, moving = (told(one, lang) for one in ones)
+    assert [one.has_settled for one in ones] == [True, False]
+    assert settled in calm
+    assert unsettled not in calm
+    assert unsettled in moving
+    assert settled not in moving
+    assert simulated in calm  # the noise protects nobody who knows the seed
+    plain = replace(ones[0], release=profile_release(16.0, 0.0).to_json())
+    assert simulated not in told(plain, lang)
 
 
 @pytest.mark.parametrize("clusters", [{"number": 2}, IFCA], ids=["profile", "ifca"])

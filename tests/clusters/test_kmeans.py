@@ -11,6 +11,8 @@ from fl_inmetro.federation.kmeans import best_kmeans, kmeans, nearest, silhouett
 from fl_inmetro.learning.profile import WIDTH, mean_day, profile_release, released
 from fl_inmetro.seeds import derive
 
+SPAN = (1_700_000_000, 1_710_000_000)
+
 
 def blobs(sizes=(12, 7, 5), spread=0.4, width=6):
     rng = derive(4, "blobs")
@@ -114,12 +116,15 @@ def test_without_use_there_is_no_profile():
 
 def test_what_leaves_is_clipped_and_noised_once():
     profile = np.full(WIDTH, 1.0)  # its norm is √72 = 8.49
-    assert np.array_equal(released(profile, 9.0, 0.0, 0, "a"), profile)
-    assert np.linalg.norm(released(profile, 2.0, 0.0, 0, "a")) == pytest.approx(2.0)
-    noised = released(profile, 2.0, 0.5, 0, "a")
-    assert np.array_equal(noised, released(profile, 2.0, 0.5, 0, "a"))
-    assert not np.array_equal(noised, released(profile, 2.0, 0.5, 0, "b"))
-    many = [released(profile, 2.0, 0.5, 0, f"m{k}") for k in range(200)]
+    assert np.array_equal(released(profile, 9.0, 0.0, 0, "a", SPAN), profile)
+    assert np.linalg.norm(released(profile, 2.0, 0.0, 0, "a", SPAN)) == pytest.approx(2.0)
+    noised = released(profile, 2.0, 0.5, 0, "a", SPAN)
+    assert np.array_equal(noised, released(profile, 2.0, 0.5, 0, "a", SPAN))
+    assert not np.array_equal(noised, released(profile, 2.0, 0.5, 0, "b", SPAN))
+    # Two spans of days, as two folds of a backtest: the difference of both is noised, too.
+    later = released(profile, 2.0, 0.5, 0, "a", (SPAN[0], SPAN[1] + 86400))
+    assert np.std(later - noised) == pytest.approx(0.5 * np.sqrt(2), rel=0.3)
+    many = [released(profile, 2.0, 0.5, 0, f"m{k}", SPAN) for k in range(200)]
     # 14,400 draws: the standard error of a deviation of 0.5 is 0.5/√28,800 = 0.003.
     assert np.std(np.array(many) - 2.0 / np.sqrt(WIDTH)) == pytest.approx(0.5, abs=0.015)
 
@@ -128,3 +133,4 @@ def test_a_release_says_what_an_accountant_needs():
     # Two vectors of norm at most 2 are at most 4 apart; 6 of noise is 1.5 times that.
     release = profile_release(clip=2.0, noise=6.0)
     assert (release.sensitivity, release.noise_multiplier, release.times) == (4.0, 1.5, 1)
+    assert release.to_json()["simulated"] is True
