@@ -46,7 +46,12 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         assert process.stdout.readline() == "ready\n"
         time.sleep(float(rng.uniform(0.0, 0.05)))
         process.send_signal(signal.SIGKILL)
-        out, _ = process.communicate()
+        # Not `communicate`: it would lose what `readline` has read ahead.
+        out = process.stdout.read()
+        process.wait()
+        process.stdout.close()
+        assert process.stderr is not None
+        process.stderr.close()
         killed += process.returncode == -signal.SIGKILL
         told = [int(line.split()[0]) for line in out.splitlines() if line.endswith(("0", "1"))]
         acknowledged = max(told, default=begin - 1) + 1
