@@ -15,10 +15,8 @@ imported when a number is asked for and not before.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -131,18 +129,6 @@ def _library() -> ModuleType:
     return dp_accounting  # type: ignore[no-any-return]
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library from telling of RDP orders that it leaves out: a bound stays a bound."""
-    logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
 def _checked(delta: float) -> float:
     if not 0 < delta < 1:
         hint = "below 1/K for K clients, for example 1e-5"
@@ -175,8 +161,9 @@ def _rdp(given: Parts) -> list[float]:
     dp = _library()
     relations = dp.NeighboringRelation
     replace = given.relation == "replace"
+    orders = ORDERS if replace else tuple(a for a in ORDERS if float(a).is_integer())
     accountant = dp.rdp.RdpAccountant(
-        ORDERS, relations.REPLACE_ONE if replace else relations.ADD_OR_REMOVE_ONE
+        orders, relations.REPLACE_ONE if replace else relations.ADD_OR_REMOVE_ONE
     )
     if given.precision:
         # The most that can change is in `precision` already; the library's RDP takes z as it is.
@@ -190,23 +177,21 @@ def _rdp(given: Parts) -> list[float]:
         else:
             z, q = _poisson(event)
             one = dp.PoissonSampledDpEvent(q, dp.GaussianDpEvent(z))
-        with _quiet():
-            accountant.compose(one, event.times)
-    found: list[float] = accountant.rdp.tolist()
-    if replace:
-        return found
-    # The library's series does not converge at some orders near 1, where large epsilons are
-    # decided; it gives infinity there.
-    gaps = [i for i, value in enumerate(found) if not math.isfinite(value)]
-    if gaps:
-        from fl_inmetro.privacy.renyi import poisson_divergence
+        accountant.compose(one, event.times)
+    found = dict(zip(orders, accountant.rdp.tolist(), strict=True))
+    return [found[a] if a in found else _between(given, a) for a in ORDERS]
 
-        for i in gaps:
-            found[i] = given.precision * ORDERS[i] / 2 + math.fsum(
-                event.times * poisson_divergence(ORDERS[i], *_poisson(event))
-                for event in given.drawn
-            )
-    return found
+
+def _between(given: Parts, order: float) -> float:
+    """Return the divergence at an order that is not whole.
+
+    The library's series stops early there, or does not converge: with q = 0.02, z = 0.5 it is
+    10 % too large at order 1.4, which decides large epsilons.
+    """
+    from fl_inmetro.privacy.renyi import poisson_divergence
+
+    drawn = (e.times * poisson_divergence(order, *_poisson(e)) for e in given.drawn)
+    return given.precision * order / 2 + math.fsum(drawn)
 
 
 def _poisson(event: Gaussian) -> tuple[float, float]:

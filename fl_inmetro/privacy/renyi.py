@@ -9,6 +9,9 @@ import numpy as np
 #: Deviations on either side, and points per deviation.
 _REACH, _POINTS = 14.0, 200
 
+#: Least noise that is integrated, and what rounding may take from the logarithm.
+_LEAST, _ROUNDING = 0.01, 1e-14
+
 
 def poisson_divergence(order: float, noise_multiplier: float, sampling_rate: float) -> float:
     """Return the divergence of order α of one release: ln E[(1 − q + q·L)^α] / (α − 1).
@@ -24,6 +27,9 @@ def poisson_divergence(order: float, noise_multiplier: float, sampling_rate: flo
         sampling_rate: q in (0, 1).
     """
     z, q = noise_multiplier, sampling_rate
+    if z < _LEAST:
+        # The bound without draws: so little noise promises nothing either way.
+        return order / (2 * z * z)
     # The largest part lies between 0 and α.
     points = math.ceil((2 * _REACH + order / z) * _POINTS)
     x, step = np.linspace(-_REACH * z, order + _REACH * z, points, retstep=True)
@@ -31,4 +37,4 @@ def poisson_divergence(order: float, noise_multiplier: float, sampling_rate: flo
     exponent = order * np.logaddexp(math.log1p(-q), drawn) - (x / z) ** 2 / 2
     top = float(exponent.max())
     mean = top + math.log(float(np.exp(exponent - top).sum() * step) / (z * math.sqrt(2 * math.pi)))
-    return max(0.0, mean) / (order - 1)
+    return (max(0.0, mean) + _ROUNDING) / (order - 1)

@@ -14,7 +14,7 @@ from fl_inmetro.privacy.calibrate import noise_for
 from fl_inmetro.privacy.mechanism import Gaussian
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(st.floats(0.5, 8), st.sampled_from([0.02, 0.2, 1.0]), st.integers(1, 100))
 def test_there_and_back(epsilon, q, times):
     z = noise_for(epsilon, 1e-5, q, times)
