@@ -19,7 +19,8 @@ from fl_inmetro.errors import ConfigError, Fault
 from fl_inmetro.federation.closing import Quorum
 from fl_inmetro.federation.joint import MEMBERSHIP, Choices
 from fl_inmetro.federation.kmeans import best_kmeans, kmeans, nearest, silhouette
-from fl_inmetro.federation.recipes import compose, rule_factory
+from fl_inmetro.federation.recipes import compose
+from fl_inmetro.federation.robust import rule_factory
 from fl_inmetro.learning.client import ClientData
 from fl_inmetro.learning.profile import (
     WIDTH,

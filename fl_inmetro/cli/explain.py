@@ -45,7 +45,8 @@ def explain(
 ) -> None:
     """Take a client's forecast apart; with a code alone, print its page."""
     chosen = language(lang)
-    if client is None and issue is None:
+    told = (client, issue, hour, level, model, training, source, config, out)
+    if all(one is None for one in told) and not overrides:
         _page(what, chosen)
         return
     if client is None or issue is None:

@@ -75,14 +75,15 @@ def _print(result: dict[str, Any], clients: list[str], lang: Language) -> None:
     from fl_inmetro.report import importance as said
     from fl_inmetro.report.words import ratio
 
-    for name, why in result["left_out"].items():
+    for name, reason in result["left_out"].items():
+        why = text(f"explain.{reason}", lang)
         typer.echo(text("explain.left_out", lang, client=name, why=why), err=True)
     if result["simulated"]:
         typer.echo(text("cli.simulated", lang))
     typer.echo(said.subject(result, lang))
     typer.echo(
         text(
-            "explain.fleet",
+            "explain.fleet" if result["repeats"] > 1 else "explain.fleet_once",
             lang,
             clients=len(result["clients"]),
             nmae=ratio(result["nmae"], lang),

@@ -46,6 +46,12 @@ Floats = NDArray[np.float64]
 #: Scores whose increase is told; both are better when smaller.
 MEASURES = ("nmae", "pinball")
 
+#: Why a client could not be asked: name of the reason, and what it says in an error.
+WHY = {
+    "few_windows": "fewer than two of its test windows can be forecast",
+    "no_model": "the run has no model for it",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Deal:
@@ -129,7 +135,7 @@ class Importance:
 
     Attributes:
         clients: Client to its sums.
-        left_out: Client to the reason why it could not be asked.
+        left_out: Client to the reason why it could not be asked, one of `WHY`.
     """
 
     clients: Mapping[str, ClientSums]
@@ -204,9 +210,9 @@ def importance(
         looks = [(part, orders, look(model, name, part, by)) for part, orders in asked]
         sums = [client_sums(own, part, orders) for part, orders, own in looks if own is not None]
         if not asked:
-            left_out[name] = "fewer than two of its test windows can be forecast"
+            left_out[name] = "few_windows"
         elif not sums:
-            left_out[name] = "the run has no model for it"
+            left_out[name] = "no_model"
         else:
             told[name] = sum(sums[1:], start=sums[0])
     if not told:
@@ -214,7 +220,7 @@ def importance(
             Fault(
                 "FL364",
                 "no client has two test windows that could be exchanged",
-                "\n".join(f"client {name}: {why}" for name, why in list(left_out.items())[:5]),
+                "\n".join(f"client {name}: {WHY[why]}" for name, why in list(left_out.items())[:5]),
                 "take a run with a longer test window, or a model that serves everybody",
             )
         )

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from fl_inmetro.cli.importance import _print
+from fl_inmetro.explain.importance import WHY
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.shelf import find_run
 from tests.cli.command_line import call, documented
@@ -57,6 +59,32 @@ def test_importance_in_words(run):
     assert "FL360" in other.err
 
 
+def test_one_permutation_has_no_mean_and_no_deviation(run):
+    options, client, _ = run
+    asked = ("--model", "mlp", "--client", client, "--repeats", "1")
+    for lang, said in (("en", "(one permutation)"), ("pt", "(uma permutação)")):
+        answer = call("importance", *options, *asked, "--lang", lang)
+        assert answer.code == 0, answer.err
+        told = " ".join(answer.out.split())
+        assert said in told
+        assert "±" not in told.partition(said)[0]
+
+
+def test_reasons_are_said_in_the_readers_language(capsys):
+    result = {"left_out": {f"c-{why}": why for why in WHY}, "simulated": False}
+    result |= {"run": "r", "model": "mlp", "training": "federated", "clients": {}}
+    rise = {"block": "lags", "nmae": 0.1, "nmae_sd": 0.01, "pinball": 0.1, "pinball_sd": 0.01}
+    result |= {"rows": [rise]}
+    result |= {"nmae": 0.1, "pinball": 0.1, "repeats": 2, "by": "group"}
+    said = {}
+    for lang in ("en", "pt-BR"):
+        _print(result, [], lang)
+        said[lang] = capsys.readouterr().err
+    assert all(why in said["en"] for why in WHY.values())
+    assert "a execução não tem modelo para ele" in said["pt-BR"]
+    assert not any(why in said["pt-BR"] for why in WHY.values())
+
+
 def test_a_forecast_is_taken_apart(run, tmp_path):
     options, client, day = run
     asked = ("--client", client, "--issue", day)
@@ -98,6 +126,9 @@ def test_other_readings_can_be_named(run):
     ("asked", "code", "said"),
     [
         (("--client", "x"), 2, "--issue"),
+        (("--hour", "18"), 2, "--client and --issue go together"),
+        (("--model", "mlp"), 2, "--client and --issue go together"),
+        (("--set", "data.source=simulator"), 2, "--client and --issue go together"),
         (("--issue", "2024-01-01"), 2, "--client"),
         (("--client", "nobody", "--issue", "2024-01-01"), 5, "FL360"),
     ],

@@ -225,7 +225,7 @@ def test_a_client_without_a_model_is_left_out_and_named(made):
     name, one = next(iter(made.prepared.clients.items()))
     found = importance(model, {name: one.test, "stranger": one.test}, "group", 1, 3)
     assert list(found.clients) == [name]
-    assert found.left_out == {"stranger": "the run has no model for it"}
+    assert found.left_out == {"stranger": "no_model"}
 
 
 def test_a_model_of_an_unknown_kind_is_fl363(made):
