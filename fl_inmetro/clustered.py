@@ -15,7 +15,7 @@ from fl_inmetro.config.models import Gradient
 from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.data.calendar import local_clock, steps_per_day
 from fl_inmetro.data.series import ClientSeries
-from fl_inmetro.errors import ConfigError, Fault
+from fl_inmetro.errors import ConfigError, Fault, FederationError
 from fl_inmetro.federation.closing import Quorum
 from fl_inmetro.federation.joint import MEMBERSHIP, Choices
 from fl_inmetro.federation.kmeans import best_kmeans, kmeans, nearest, silhouette
@@ -244,8 +244,9 @@ def check_sizes(
     Where clients choose for themselves a cluster may be small for a while: it stands still.
 
     Raises:
-        ConfigError: FL365, a cluster has fewer clients than its rounds need replies, or than the
-            robust rule needs; FL119.
+        FederationError: FL365, a cluster has fewer clients than its rounds need replies, or than
+            the robust rule needs.
+        ConfigError: FL119.
     """
     demanding = config.federation.min_clients > 1 or (config.federation.quorum or 0.0) > 1
     robust = not config.strategy.is_foreign and compose(config.strategy).rule != "mean"
@@ -268,7 +269,7 @@ def check_sizes(
                     short, what, why = True, fault.what, "[strategy] rule, byzantine"
             if short:
                 told = ", ".join(map(str, sizes))
-                raise ConfigError(
+                raise FederationError(
                     Fault(
                         "FL365",
                         f"a cluster has {size} of the clients, {asked} in a round: {what}",

@@ -75,7 +75,8 @@ def execute(
     `starts`, trainings begin from models that are there.
 
     Raises:
-        ConfigError: FL118, FL119, FL365, clusters that cannot be trained so.
+        ConfigError: FL118, FL119, clusters that cannot be trained so.
+        FederationError: FL365, they are too small.
         Interrupted: `should_stop` said so; the recorder holds all that is needed to go on.
     """
     # What cannot be clustered is refused before anything is trained.

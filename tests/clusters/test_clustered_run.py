@@ -13,7 +13,7 @@ from fl_inmetro.config.clusters import Clusters
 from fl_inmetro.config.schema import Window
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.data.windows import Windows
-from fl_inmetro.errors import ConfigError
+from fl_inmetro.errors import ConfigError, FlInmetroError
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.learning.client import ClientData
 from fl_inmetro.learning.profile import profile_release
@@ -242,7 +242,7 @@ def test_what_clients_cannot_choose_among_is_fl118(tables, named):
 def test_clusters_that_cannot_be_trained_are_refused_before_anything_is(tmp_path, tables, code):
     said = []
     config = fleet(8, compare={"models": ["sn24", "mlp"], "training": ["clustered"]}, **tables)
-    with pytest.raises(ConfigError, match=code):
+    with pytest.raises(FlInmetroError, match=code):
         session.start(config, "compare", tmp_path, said.append, never)
     assert not [one for one in said if isinstance(one, events.RunStarted | events.ModelScored)]
 
