@@ -131,8 +131,7 @@ def limit_for(reference_days: int, k: float, every_days: float) -> float:
 
     low, high = 0.1, 1.0
     while rate(high) > 1 / every_days:
-        low, high = high, 2 * high
-        if high > _HIGHEST:
+        if high >= _HIGHEST:
             raise FederationError(
                 Fault(
                     "FL357",
@@ -143,6 +142,7 @@ def limit_for(reference_days: int, k: float, every_days: float) -> float:
                     "with more `validation-days`",
                 )
             )
+        low, high = high, min(2 * high, _HIGHEST)
     while high - low > 1e-3:
         middle = (low + high) / 2
         low, high = (middle, high) if rate(middle) > 1 / every_days else (low, middle)

@@ -153,6 +153,7 @@ def watch(record: RunRecord, trained: Model, data: FederatedData, request: Reque
         )
     watched: dict[str, Watch] = {}
     skipped: dict[str, str] = {}
+    short: list[Fault] = []
     for name, series in data.items():
         if request.clients and name not in request.clients:
             continue
@@ -160,12 +161,21 @@ def watch(record: RunRecord, trained: Model, data: FederatedData, request: Reque
         if own is None:
             skipped[name] = "FL212 it has no model of its own in this local-only run"
             continue
-        found = _client(name, own, span, request)
+        try:
+            found = _client(name, own, span, request)
+        except FederationError as error:
+            # One short reference does not end the watch of all others.
+            fault = error.faults[0]
+            skipped[name] = f"{fault.code} {fault.what}"
+            short.append(fault)
+            continue
         if found is None:
             days = int(np.isfinite(own.level[: span.first]).sum())
             skipped[name] = f"FL355 {days} usable reference days, {LEAST_DAYS} are needed"
             continue
         watched[name] = found
+    if not watched and short:
+        raise FederationError(short[0])
     if not watched:
         raise FederationError(
             Fault(

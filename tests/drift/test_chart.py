@@ -126,3 +126,8 @@ def test_what_cannot_be_promised_is_refused():
     with pytest.raises(FederationError) as caught:
         limit_for(28, 0.1, 1e9)
     assert caught.value.faults[0].code == "FL357"
+
+
+def test_the_highest_limits_are_tried_before_giving_up():
+    """32 is too low here and 64 beyond the highest, 60; what is right lies between."""
+    assert 32 < limit_for(30, 0.5, 182_500) < 60

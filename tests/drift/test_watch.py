@@ -203,6 +203,14 @@ def test_what_cannot_be_watched_is_said():
     assert code(record(timezone=None, validation=None)) == "FL723"
 
 
+def test_one_short_reference_does_not_end_the_watch_of_the_others():
+    energy = energy_of("c2")
+    energy[: REFERENCE - 28] = np.nan
+    report = watched(fleet({"c2": energy}), shift=1.0, every_days=365_000)
+    assert set(report.watched) == {"c0", "c1", "c3", "c4", "c5"}
+    assert report.skipped["c2"].startswith("FL357 28 reference days")
+
+
 def test_one_client_of_many_can_be_watched_alone():
     report = watched(fleet(), clients=("c5",), first=date(2024, 5, 1), last=date(2024, 5, 31))
     assert list(report.watched) == ["c5"]
