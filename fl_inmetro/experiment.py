@@ -41,7 +41,15 @@ from fl_inmetro.metrics import (
 )
 from fl_inmetro.metrics.protocol import Measured, protocol_scores
 from fl_inmetro.models.baselines import BASELINES as FORECASTS
-from fl_inmetro.plan import Job, Prepared, baselines_of, groups_of, jobs_of, settings_of
+from fl_inmetro.plan import (
+    Job,
+    Prepared,
+    baselines_of,
+    check_sums,
+    groups_of,
+    jobs_of,
+    settings_of,
+)
 from fl_inmetro.runs.forecasts import save_forecasts
 from fl_inmetro.runs.layout import FORECASTS as FORECAST_FILE
 from fl_inmetro.runs.recorder import Recorder
@@ -76,7 +84,7 @@ def execute(
 
     Raises:
         ConfigError: FL118, FL119, clusters that cannot be trained so.
-        FederationError: FL365, they are too small.
+        FederationError: FL365, they are too small; FL370, sums of a part of the clients.
         Interrupted: `should_stop` said so; the recorder holds all that is needed to go on.
     """
     # What cannot be clustered is refused before anything is trained.
@@ -88,6 +96,7 @@ def execute(
     for model in parted:
         check_clusters(config, model)
     check_sizes(config, parted, prepared.clients)
+    check_sums(config, jobs_of(config, kind))
     rows: list[pa.Table] = []
     for name in baselines_of(config, kind):
         started = time.perf_counter()
@@ -121,7 +130,8 @@ def execute(
         cost |= _by_protocol(config, own.measured)
         alone = shown.get(Job(job.model, "local"))
         emit(_scored(job.model, job.training, own.sums, alone.sums if alone else {}, **cost))
-    keep_profile(prepared, recorder)
+    if any(job.training != "local" for job in jobs_of(config, kind)):  # else nothing is shared
+        keep_profile(prepared, recorder)
     save_forecasts(rows, recorder.path / FORECAST_FILE, {"fl_inmetro.run": recorder.path.name})
 
 

@@ -125,6 +125,9 @@ def metadata(record: RunRecord, model: TrainedModel, client_id: str = "") -> dic
     learner = model.learner
     resolution_s = int(record.manifest["data"]["resolution_s"])
     head = learner.head if isinstance(learner, GradientLearner) else None
+    levels: tuple[float, ...] = () if head is None else tuple(head.levels)
+    if isinstance(learner, QuantileLinearLearner):
+        levels = learner.settings.levels
     context = isinstance(learner, ContextLearner)
     base = "day-type profile"
     if isinstance(learner, ContextLearner) and learner.base == "median":
@@ -142,7 +145,7 @@ def metadata(record: RunRecord, model: TrainedModel, client_id: str = "") -> dic
         "fl_inmetro.resolution_s": resolution_s,
         "fl_inmetro.horizon_steps": _horizon(record),
         "fl_inmetro.lead_steps": _lead(record),
-        "fl_inmetro.levels": list(head.levels) if head is not None else [],
+        "fl_inmetro.levels": list(levels),
         "fl_inmetro.input": "context" if context else "rows",
         "fl_inmetro.context_steps": (
             context_steps(learner.context_h, resolution_s)

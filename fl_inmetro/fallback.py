@@ -25,7 +25,7 @@ from fl_inmetro.data.calendar import steps_per_day
 from fl_inmetro.data.features import TRAILING_DAYS, trailing_level
 from fl_inmetro.data.fleet_windows import FleetWindows
 from fl_inmetro.data.series import ClientSeries, FederatedData
-from fl_inmetro.data.short_history import FleetProfile, annual_scale_kwh
+from fl_inmetro.data.short_history import FleetProfile, ProfileSums, annual_scale_kwh
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.errors import Fault, RunError
 from fl_inmetro.learning.conformal import hour_blocks
@@ -56,15 +56,21 @@ def method_of(model: Model) -> str:
 
 
 def keep_profile(prepared: Prepared, recorder: Recorder) -> None:
-    """Keep the fleet's profile of the four weeks before the test window with the run, as sums."""
+    """Keep the fleet's profile of the four weeks before the test window with the run, as sums.
+
+    Only these sums leave a client; how large it is does not.
+    """
     if not prepared.splits.test.size:
         return
-    parts = (part for client in prepared.clients.values() for part in client.train)
-    try:
-        profile = FleetProfile.of(parts, int(prepared.splits.test[0]))
-    except ValueError:  # nobody has a scale at that instant: there is nothing to lend
+    first = int(prepared.splits.test[0])
+    total: ProfileSums | None = None
+    for client in prepared.clients.values():
+        for part in client.train:
+            own = ProfileSums.of(part, first)
+            total = own if total is None else total + own
+    if total is None or not total.count.any():  # nobody has a scale: there is nothing to lend
         return
-    recorder.save_state(PROFILE_KEY, profile.packed(), {})
+    recorder.save_state(PROFILE_KEY, FleetProfile.from_sums(total, float("nan")).packed(), {})
 
 
 def kept_profile(record: RunRecord) -> FleetProfile | None:
@@ -107,11 +113,15 @@ class Ladder:
     def levels_of(
         self, made: Sequence[Forecast | None], windows: FleetWindows
     ) -> tuple[float, ...]:
-        """Return the levels of the model's forecasts, or where it made none of the federated's."""
-        own = next((one for one in made if one is not None), None)
-        if own is None and self.federated is not None:
+        """Return the levels of the model's forecasts, or where it made none of the federated's.
+
+        A client without a calibration may have none where the others have some.
+        """
+        found = [one.levels for one in made if one is not None]
+        if not found and self.federated is not None:
             own = self.federated.forecast(windows.names[0], windows.of(0))
-        return () if own is None else own.levels
+            found = [] if own is None else [own.levels]
+        return max(found, key=len, default=())
 
     def serve(
         self,
@@ -138,13 +148,16 @@ class Ladder:
         shape = (fleet.issues, fleet.horizon)
         if made is not None and not any(reasons):
             name = method_of(self.model)
-            return Rungs(made, [name if row.any() else None for row in _numbers(made)])
+            method: list[str | None] = [name if row.any() else None for row in _numbers(made)]
+            if made.levels != levels:  # quantiles that others have are empty here
+                made = Forecast(made.mean_kwh, levels, np.full((*shape, len(levels)), np.nan))
+            return Rungs(made, method)
         windows = fleet.of(k)
         mean = np.full(shape, np.nan) if made is None else made.mean_kwh.copy()
         quantiles = np.full((*shape, len(levels)), np.nan)
-        if made is not None and made.quantiles_kwh is not None:
+        if made is not None and made.quantiles_kwh is not None and made.levels == levels:
             quantiles = made.quantiles_kwh.copy()
-        method: list[str | None] = [method_of(self.model)] * len(windows)
+        method = [method_of(self.model)] * len(windows)
         # Without a model there is nothing to take, whether others may stand in or not.
         open_ = np.array([reason is not None or made is None for reason in reasons], dtype=np.bool_)
         mean[open_], quantiles[open_] = np.nan, np.nan

@@ -30,6 +30,7 @@ from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.skew import skew_of
 from fl_inmetro.data.splits import Splits, resolve, split_fleet
 from fl_inmetro.data.surroundings import PERFECT
+from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation.training import Group
 from fl_inmetro.learning.client import ClientData, pooled
 
@@ -175,6 +176,27 @@ def jobs_of(config: RunConfig, kind: str) -> list[Job]:
     return [
         Job(model, training) for model in models for training in TRAININGS if training in wanted
     ]
+
+
+def check_sums(config: RunConfig, jobs: Sequence[Job]) -> None:
+    """Look whether models made in rounds of sums hear every client in each round.
+
+    Each round's sums belong to the coefficients of the one before: those of another part of the
+    clients in every round are of another problem each time, and the rounds come to no end.
+
+    Raises:
+        FederationError: FL370, they do not.
+    """
+    share = config.federation.fraction_fit
+    if share < 1 and any(j.model == "quantile_linear" and j.training == "federated" for j in jobs):
+        raise FederationError(
+            Fault(
+                "FL370",
+                "linear quantiles are solved from the sums of all clients, round after round",
+                f"[federation] fraction-fit = {share:g}",
+                "set it to 1, or take another model",
+            )
+        )
 
 
 def baselines_of(config: RunConfig, kind: str) -> list[str]:

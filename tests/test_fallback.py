@@ -14,14 +14,15 @@ from fl_inmetro import session
 from fl_inmetro.config.fallback import Fallback
 from fl_inmetro.config.schema import Simulator
 from fl_inmetro.data.calendar import issue_times_utc_s
+from fl_inmetro.data.fleet_windows import stacked
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.data.short_history import FleetProfile, annual_scale_kwh
 from fl_inmetro.data.simulator import simulate
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.errors import RunError
-from fl_inmetro.fallback import PROFILE_KEY, kept_profile
+from fl_inmetro.fallback import PROFILE_KEY, kept_profile, ladder_of
 from fl_inmetro.forecasting import forecast
-from fl_inmetro.metrics import Forecast
+from fl_inmetro.metrics import Forecast, joined_forecasts
 from fl_inmetro.models.baselines import day_type_mean
 from fl_inmetro.plan import prepare
 from fl_inmetro.runs.record import RunRecord
@@ -279,7 +280,7 @@ def test_the_kept_profile_is_that_of_the_four_weeks_before_the_test_window(recor
     expected = FleetProfile.of(parts, int(prepared.splits.test[0]))
     kept = kept_profile(record)
     np.testing.assert_array_equal(kept.share, expected.share)
-    assert kept.scale_kwh == expected.scale_kwh
+    assert np.isnan(kept.scale_kwh)  # how large its clients are has left none of them
     # What is kept are sums: 4 clients of 28 days are 112 readings of each hour at most.
     assert kept.total is not None
     assert kept.total.count.sum(axis=0).max() <= 4 * 28
@@ -305,3 +306,28 @@ def test_a_run_without_a_profile_lends_nothing_and_says_so(record, home, tmp_pat
 def test_the_issue_is_where_it_is_said_to_be():
     (at,) = issue_times_utc_s(ISSUE, ISSUE, "00:00", ZONE)
     assert at == MONDAY + AT * HOUR == int(datetime(2024, 2, 26, 3, tzinfo=UTC).timestamp())
+
+
+def test_who_trains_alone_shares_no_profile(tmp_path):
+    config = tiny_config(training="local", model="ridge")
+    path = session.start(config, "run", tmp_path, lambda event: None, lambda: False)
+    assert kept_profile(RunRecord.open(path)) is None
+
+
+@pytest.mark.parametrize("bare_first", [True, False])
+def test_quantiles_that_one_client_lacks_are_empty_and_spoil_nothing(record, home, bare_first):
+    trained = trained_model(record, "mlp", "local")
+    ladder = ladder_of(record, trained, record.config.fallback, {})
+    windows = stacked([home, home], np.array([home.end_utc_s]), 24, "UTC", 0)
+    level = Forecast(np.ones((1, 24)), (0.5,), np.ones((1, 24, 1)))
+    made = [Forecast(np.ones((1, 24))), level]
+    if not bare_first:
+        made.reverse()
+    levels = ladder.levels_of(made, windows)
+    assert levels == (0.5,)
+    served = [ladder.serve(home.client_id, windows, k, made[k], [None], levels) for k in (0, 1)]
+    joined = joined_forecasts([one.forecast for one in served])
+    assert joined.quantiles_kwh is not None
+    bare = 0 if bare_first else 1
+    assert np.isnan(joined.quantiles_kwh[bare]).all()
+    assert (joined.quantiles_kwh[1 - bare] == 1).all()

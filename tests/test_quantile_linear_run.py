@@ -12,6 +12,7 @@ from fl_inmetro import session
 from fl_inmetro.config import check
 from fl_inmetro.data.features import feature_names
 from fl_inmetro.data.load import load
+from fl_inmetro.errors import FederationError
 from fl_inmetro.exported import export
 from fl_inmetro.forecasting import forecast
 from fl_inmetro.runs.record import RunRecord
@@ -74,3 +75,23 @@ def test_its_export_names_its_features(record, tmp_path):
     groups = record.config.models.quantile_linear.features
     assert json.loads(meta["fl_inmetro.features"]) == list(feature_names(groups))
     assert [output.name for output in seen.get_outputs()] == ["mean", "quantiles"]
+    levels = json.loads(meta["fl_inmetro.levels"])
+    assert levels == list(record.config.models.quantile_linear.levels)
+    assert len(levels) == seen.get_outputs()[1].shape[-1]
+
+
+def test_sums_of_a_part_of_the_clients_are_refused_before_anything_is_trained(tmp_path):
+    config = check(
+        {
+            "data": {"source": "simulator", "simulator": {"clients": 4, "days": 60}},
+            "window": {"test_days": 7, "validation_days": 7},
+            "model": "quantile_linear",
+            "federation": {"fraction_fit": 0.5},
+        }
+    )
+    seen: list[str] = []
+    with pytest.raises(FederationError, match="FL370"):
+        session.start(
+            config, "run", tmp_path, lambda event: seen.append(type(event).__name__), lambda: False
+        )
+    assert "ModelScored" not in seen

@@ -135,7 +135,7 @@ class FleetProfile:
 
     Attributes:
         share: Shape (4, S), mean of load / scale; without a gap.
-        scale_kwh: Median of the clients' scales, kWh per step.
+        scale_kwh: Median of the clients' scales, kWh per step; NaN where they are not told.
         total: The sums that it was made of, where it was.
     """
 
@@ -178,21 +178,19 @@ class FleetProfile:
         return cls(share, scale_kwh, total)
 
     def packed(self) -> dict[str, Floats]:
-        """Return what can be kept: the fleet's sums, and the median of the scales.
+        """Return what can be kept: the fleet's sums. The size of its clients is not among them.
 
         Raises:
             ValueError: It was not made of sums.
         """
         if self.total is None:
             raise ValueError("a profile is kept as the sums that it was made of")
-        scale_kwh = np.array([self.scale_kwh])
-        return {"share": self.total.share, "count": self.total.count, "scale_kwh": scale_kwh}
+        return {"share": self.total.share, "count": self.total.count}
 
     @classmethod
     def unpacked(cls, arrays: Mapping[str, Floats]) -> FleetProfile:
-        """Return what `packed` was made of."""
-        total = ProfileSums(arrays["share"], arrays["count"])
-        return cls.from_sums(total, float(arrays["scale_kwh"][0]))
+        """Return the profile of what `packed` returned; its size is not known (NaN)."""
+        return cls.from_sums(ProfileSums(arrays["share"], arrays["count"]), float("nan"))
 
     def forecast_kwh(self, windows: Windows, scale_kwh: float) -> Floats:
         """Return the profile at a client's size; shape (N, H)."""

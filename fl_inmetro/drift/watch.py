@@ -271,7 +271,10 @@ class _Span:
                     f"{first} to {last} cannot be watched",
                     f"run {record.id}: reference days {begin} to {end}; "
                     f"readings until {iso_utc(known_until)}",
-                    "watch days after the run's test window that have readings: "
+                    f"there are no readings of a day after {end}, the last of the run's test "
+                    "window: give newer ones, behind the run's own, with --data"
+                    if newest <= end
+                    else "watch days after the run's test window that have readings: "
                     f"--from {end + timedelta(days=1)} --to {newest}",
                 )
             )

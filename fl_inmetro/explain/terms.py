@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_inmetro.data.ailments import ailments
 from fl_inmetro.data.calendar import issue_times_utc_s
 from fl_inmetro.data.protocols import horizon_of, lead_of
 from fl_inmetro.data.series import FederatedData
@@ -151,6 +152,18 @@ def explain(
                 f"{iso_utc(series.start_utc_s)} to {iso_utc(series.end_utc_s)}",
                 "name a day within or right after the readings, with a day of readings in the "
                 "four weeks before, and a model that serves this client",
+            )
+        )
+    settings = record.config.fallback
+    ill = ailments(windows, settings)[0] if settings.enabled else None
+    if ill is not None:
+        raise FederationError(
+            Fault(
+                "FL362",
+                f"another forecast stands in for the model's here ({ill}), and is not taken apart",
+                f"client {client}, issued {iso_utc(int(issues[0]))}",
+                "name a day whose forecast the model makes; `forecast` writes in the columns "
+                "`method` and `reason` who made which",
             )
         )
     chosen = _level(full, level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, time
 
 import numpy as np
 import pytest
@@ -12,6 +12,8 @@ from fl_inmetro.errors import FederationError
 from fl_inmetro.explain.paths import TOLERANCE
 from fl_inmetro.explain.terms import explain, terms_of
 from fl_inmetro.trained import TrainedModel, trained_model
+from fl_inmetro.units import DAY_S, epoch_s
+from tests.fleets import federated
 
 DAY = date(2024, 2, 25)
 MODELS = ("ridge", "mlp", "nlinear", "gru", "tide", "cyclenet", "ensemble")
@@ -155,3 +157,17 @@ def test_a_client_without_a_model_has_no_forecast_fl362(made):
     with pytest.raises(FederationError) as caught:
         explain(made.record, without, made.prepared.data, client, DAY)
     assert caught.value.faults[0].code == "FL362"
+
+
+def test_a_forecast_that_stands_in_for_the_models_is_not_taken_apart(made):
+    """Three silent days: `forecast` takes the mean of the day type there, and says why."""
+    model = trained_model(made.record, "mlp", "federated")
+    client = next(iter(made.prepared.clients))
+    series = made.prepared.data[client]
+    energy = series.energy_kwh.copy()
+    energy[series.index_of(epoch_s(datetime.combine(DAY, time(), UTC)) - 3 * DAY_S) :] = np.nan
+    silent = federated([replace(series, energy_kwh=energy)])
+    with pytest.raises(FederationError) as caught:
+        explain(made.record, model, silent, client, DAY)
+    assert caught.value.faults[0].code == "FL362"
+    assert "no_readings" in str(caught.value)
