@@ -66,6 +66,8 @@ def drift(
     if source is None and record.config.data.path is not None:
         wanted = str(record.config.data.path)
     data = load_source(wanted, config, overrides, record)
+    if source is None and not clients:  # the run's own: not those that its configuration left out
+        clients = [name for name in data if name in record.manifest["data"]["clients"]]
     request = Request(
         first.date() if first else None,
         last.date() if last else None,

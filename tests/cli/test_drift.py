@@ -80,6 +80,18 @@ def test_without_data_the_runs_own_readings_are_read_anew(watched):
     assert answer.code == 5
     assert [fault["code"] for fault in answer.faults] == ["FL356"]
     assert "readings until 2024-03-01" in answer.faults[0]["where"]
+    assert "--data" in answer.faults[0]["hint"]
+
+
+def test_without_data_those_that_the_run_left_out_are_not_watched(tmp_path):
+    file = long_file(tmp_path / "meters.csv", [r for n in NAMES for r in readings(n, 90)])
+    config = config_for(tmp_path / "run.toml", file)
+    words = ("--runs", tmp_path / "runs", "--set", "model=ridge", "--set", 'data.exclude=["c"]')
+    window = ("window.test-start=2024-02-20", "window.test-end=2024-02-29")
+    sets = [w for key in (*window, "window.validation-days=30") for w in ("--set", key)]
+    assert call("run", config, *words, *sets).code == 0
+    found = json.loads(call("drift", "latest", "--runs", tmp_path / "runs", "--json").out)
+    assert found["clients"] == 2
 
 
 def test_only_some_clients(watched):
