@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from itertools import product
 
 import numpy as np
 import pytest
@@ -103,32 +102,39 @@ def test_divergences_by_integration_are_the_binomial_sums(q, z):
     assert middle[1] < (middle[0] + middle[2]) / 2
 
 
-@pytest.mark.parametrize(
-    ("q", "z", "times", "delta"),
-    [
-        (q, z, (1, 100, 5000)[(i + j) % 3], (1e-5, 1e-6)[(i + j) % 2])
-        for (i, q), (j, z) in product(
-            enumerate((0.01, 0.02, 0.1, 0.3, 0.5)), enumerate((0.5, 1.0, 2.0, 5.0))
-        )
-    ],
-)
-@pytest.mark.filterwarnings("ignore:Optimal order is the", "ignore:overflow encountered")
-def test_two_other_accountants_agree(q, z, times, delta):
-    from opacus.accountants import PRVAccountant, RDPAccountant
+#: q, z, rounds, δ; ε of the RDP accountant (at our orders) and of the PRV accountant of Opacus 1.6.0
+#: (error 0.2 %; None where e^ε is beyond a float of its). Recorded, because the package also
+#: installs a top-level `examples`, which would hide this repository's.
+OPACUS = [
+    (0.01, 0.5, 1, 1e-05, 4.39518, 3.02524),
+    (0.01, 1.0, 100, 1e-06, 1.50739, 0.954217),
+    (0.01, 2.0, 5000, 1e-05, 1.61313, 1.47738),
+    (0.01, 5.0, 1, 1e-06, 0.0400103, 0.0082159),
+    (0.02, 0.5, 100, 1e-06, 13.506, 11.5577),
+    (0.02, 1.0, 5000, 1e-05, 10.1849, 9.40185),
+    (0.02, 2.0, 1, 1e-06, 0.315977, 0.0952542),
+    (0.02, 5.0, 100, 1e-05, 0.147497, 0.131168),
+    (0.1, 0.5, 5000, 1e-05, 459.458, 434.89),
+    (0.1, 1.0, 1, 1e-06, 2.58259, 2.18169),
+    (0.1, 2.0, 100, 1e-05, 2.58057, 2.3374),
+    (0.1, 5.0, 5000, 1e-06, 7.89846, 7.40485),
+    (0.3, 0.5, 1, 1e-06, 9.99285, 9.28315),
+    (0.3, 1.0, 100, 1e-05, 24.506, 22.5235),
+    (0.3, 2.0, 5000, 1e-06, 117.678, 112.689),
+    (0.3, 5.0, 1, 1e-05, 0.287807, 0.248571),
+    (0.5, 0.5, 100, 1e-05, 146.716, 137.161),
+    (0.5, 1.0, 5000, 1e-06, 915.456, None),
+    (0.5, 2.0, 1, 1e-05, 1.5228, 1.35357),
+    (0.5, 5.0, 100, 1e-06, 5.38129, 5.02212),
+]
 
+
+@pytest.mark.parametrize(("q", "z", "times", "delta", "rdp", "prv"), OPACUS)
+def test_two_other_accountants_agree(q, z, times, delta, rdp, prv):
     found = account((Gaussian(z, q, times),), delta)
-    rdp = RDPAccountant()
-    rdp.history = [(z, q, times)]
-    assert found.epsilon_rdp == pytest.approx(rdp.get_epsilon(delta, alphas=list(ORDERS)), rel=0.01)
-    if found.epsilon_pld > 500:
-        return  # e^ε is beyond a float in Opacus' PRV accountant, which then gives infinity
-    prv = PRVAccountant()
-    prv.history = [(z, q, times)]
-    error = max(0.002 * found.epsilon_pld, 1e-4)
-    dprv = prv._get_dprv(eps_error=error, delta_error=delta / 1000)
-    low, middle, high = dprv.compute_epsilon(delta, delta / 1000, error)
-    assert found.epsilon_pld == pytest.approx(float(middle), rel=0.01, abs=2e-4)
-    assert low <= found.epsilon_pld <= high * 1.005
+    assert found.epsilon_rdp == pytest.approx(rdp, rel=1e-4)
+    if prv is not None:
+        assert found.epsilon_pld == pytest.approx(prv, rel=0.01, abs=2e-4)
 
 
 # ------------------------------------------------------------------------ draws of a fixed number
