@@ -102,8 +102,8 @@ def test_divergences_by_integration_are_the_binomial_sums(q, z):
     assert middle[1] < (middle[0] + middle[2]) / 2
 
 
-#: q, z, rounds, δ; ε of the RDP accountant (at our orders) and of the PRV accountant of Opacus 1.6.0
-#: (error 0.2 %; None where e^ε is beyond a float of its). Recorded, because the package also
+#: q, z, rounds, δ; ε of Opacus 1.6.0's RDP accountant (at our orders) and of its PRV accountant
+#: (error 0.2 %; None where e^ε is beyond a float of its). Recorded, because that package also
 #: installs a top-level `examples`, which would hide this repository's.
 OPACUS = [
     (0.01, 0.5, 1, 1e-05, 4.39518, 3.02524),
