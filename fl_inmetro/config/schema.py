@@ -27,6 +27,7 @@ from fl_inmetro.config.federation import Federation as Federation
 from fl_inmetro.config.models import Models
 from fl_inmetro.config.partition import Partition
 from fl_inmetro.config.personalisation import Ensemble, Personalisation
+from fl_inmetro.config.privacy import Privacy
 from fl_inmetro.config.protocol import Protocol
 from fl_inmetro.config.strategy import Gate, Selection, Strategy
 from fl_inmetro.config.table import Positive, Table
@@ -202,6 +203,7 @@ class RunConfig(Table):
     strategy: Strategy = Strategy()
     selection: Selection = Selection()
     gate: Gate = Gate()
+    privacy: Privacy = Privacy()
     attack: Attack = Attack()
     coldstart: ColdStart = ColdStart()
     backtest: Backtest = Backtest()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.privacy.accountant import account, epsilon_rdp
-from fl_inmetro.privacy.mechanism import Gaussian, Sampling
+from fl_inmetro.privacy.mechanism import Events, Gaussian, Sampling
 
 #: Noise multipliers that are searched.
 SMALLEST, LARGEST = 0.1, 10_000.0
@@ -43,22 +44,32 @@ def noise_for(
             stays below ε; else as in `accountant.account`.
     """
 
-    def event(z: float) -> Gaussian:
-        return Gaussian(z, sampling_rate, times, sampling, group)
+    event = Gaussian(SMALLEST, sampling_rate, times, sampling, group)
+    return smallest_noise(event, epsilon, delta).noise_multiplier
+
+
+def smallest_noise(event: Gaussian, epsilon: float, delta: float, beside: Events = ()) -> Gaussian:
+    """Return the event with the least noise with which it and those `beside` cost at most ε.
+
+    Its own noise multiplier does not matter. Errors as in `noise_for`.
+    """
+
+    def events(z: float) -> Events:
+        return (*beside, replace(event, noise_multiplier=z))
 
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise PrivacyError(Fault("FL401", f"epsilon is a number above 0, not {epsilon}", "a goal"))
-    rdp_does = epsilon_rdp((event(LARGEST),), delta) <= epsilon
-    if not rdp_does and account((event(LARGEST),), delta).epsilon > epsilon:
+    rdp_does = epsilon_rdp(events(LARGEST), delta) <= epsilon
+    if not rdp_does and account(events(LARGEST), delta).epsilon > epsilon:
         raise _unreachable(f"epsilon {epsilon} needs a noise multiplier above {LARGEST:g}")
-    if account((event(SMALLEST),), delta).epsilon <= epsilon:
+    if account(events(SMALLEST), delta).epsilon <= epsilon:
         raise _unreachable(f"epsilon {epsilon} is met by a noise multiplier of {SMALLEST:g}")
 
     def by_rdp(z: float) -> bool:
-        return epsilon_rdp((event(z),), delta) <= epsilon
+        return epsilon_rdp(events(z), delta) <= epsilon
 
     def by_both(z: float) -> bool:
-        return account((event(z),), delta).epsilon <= epsilon
+        return account(events(z), delta).epsilon <= epsilon
 
     enough = LARGEST
     if rdp_does:
@@ -67,7 +78,7 @@ def noise_for(
     too_little, step = enough, 0.9
     while by_both(too_little):
         enough, too_little, step = too_little, max(SMALLEST, too_little * step), step * step
-    return _bisect(by_both, too_little, enough, TOLERANCE)[1]
+    return replace(event, noise_multiplier=_bisect(by_both, too_little, enough, TOLERANCE)[1])
 
 
 # ------------------------------------------------------------------------------ internals

@@ -1,0 +1,90 @@
+"""`[privacy]`: whom the noise of a training protects, how much of it, and under which budget."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from fl_inmetro.config.table import Share, Table
+
+Protected = Literal["nobody", "client", "client-day", "window"]
+
+
+class Privacy(Table):
+    """Differential privacy of what a federation releases.
+
+    `client`: the server clips each client's update and adds noise to their sum; who sees the models
+    learns little of whether a client's readings were among them. `window` and `client-day`: each
+    client clips the gradient of every training window and adds noise itself (DP-SGD); nobody, the
+    server included, learns much of one window, or of one day's readings.
+
+    Attributes:
+        protect: Whom the promise is made to.
+        epsilon: ε of the whole run, which the noise is made for; None = see `noise_multiplier`.
+        delta: δ; well below one over the number of those who are protected.
+        noise_multiplier: Standard deviation of the noise over `clip`, in the place of `epsilon`.
+        clip: Largest L2 norm of an update (`client`), or of a window's gradient.
+        clip_quantile: With `client`, the clipping norm follows this quantile of the updates' norms,
+            by noisy counts; None = `clip` stays.
+        clip_rate: How fast it follows.
+        noise_at: With `client`, where noise is made: at the `server`, or a share of it on each of
+            the `clients`, so that the server never sees a sum without noise.
+        safe_noise: Draw noise on a grid (discrete Gaussian, from a cipher), against attacks on the
+            last bits of floating-point numbers.
+        scaler_share: Share of ε for the sums that standardise features; 0 = features are used as
+            they are.
+        metrics_share: Share of ε for the mean validation error of the rounds; 0 = no round is
+            scored.
+        budget: Most that all runs of this federation (its `name`) may spend together; None = only
+            `epsilon` binds.
+        ledger: Folder of the ledgers, relative to the working directory.
+    """
+
+    protect: Protected = "nobody"
+    epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
+    delta: float = Field(1e-5, gt=0, lt=1)
+    noise_multiplier: float | None = Field(None, gt=0, allow_inf_nan=False)
+    clip: float = Field(1.0, gt=0, allow_inf_nan=False)
+    clip_quantile: float | None = Field(None, gt=0, lt=1)
+    clip_rate: float = Field(0.2, gt=0, allow_inf_nan=False)
+    noise_at: Literal["server", "clients"] = "server"
+    safe_noise: bool = False
+    scaler_share: Share = 0.05
+    metrics_share: Share = 0.0
+    budget: float | None = Field(None, gt=0, allow_inf_nan=False)
+    ledger: str = "ledgers"
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anybody is protected."""
+        return self.protect != "nobody"
+
+    @property
+    def by_example(self) -> bool:
+        """Whether clients clip window by window."""
+        return self.protect in ("window", "client-day")
+
+    @model_validator(mode="after")
+    def _says_how_much(self) -> Self:
+        if not self.enabled:
+            if self.epsilon is not None or self.noise_multiplier is not None:
+                raise ValueError(
+                    '`epsilon` and `noise-multiplier` protect nobody: add `protect = "client"`, '
+                    '`"client-day"` or `"window"`'
+                )
+            return self
+        if (self.epsilon is None) == (self.noise_multiplier is None):
+            raise ValueError("give `epsilon` or `noise-multiplier`, one of them")
+        if self.scaler_share + self.metrics_share >= 1:
+            raise ValueError("`scaler-share` and `metrics-share` leave nothing for the updates")
+        if self.by_example and (self.clip_quantile is not None or self.noise_at == "clients"):
+            raise ValueError(
+                '`clip-quantile` and `noise-at` are of `protect = "client"`: windows are clipped '
+                "at `clip`, on the client that holds them"
+            )
+        if self.budget is not None and not math.isinf(self.budget) and self.epsilon is not None:
+            if self.epsilon > self.budget:
+                raise ValueError("`epsilon` of a run is above the `budget` of all runs")
+        return self
