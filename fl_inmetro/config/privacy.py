@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -84,7 +83,6 @@ class Privacy(Table):
                 '`clip-quantile` and `noise-at` are of `protect = "client"`: windows are clipped '
                 "at `clip`, on the client that holds them"
             )
-        if self.budget is not None and not math.isinf(self.budget) and self.epsilon is not None:
-            if self.epsilon > self.budget:
-                raise ValueError("`epsilon` of a run is above the `budget` of all runs")
+        if self.budget is not None and (self.epsilon or 0.0) > self.budget:
+            raise ValueError("`epsilon` of a run is above the `budget` of all runs")
         return self

@@ -36,6 +36,9 @@ ORDERS = (
 #: Steps of the grid of losses per unit of the RDP epsilon, and the finest and coarsest grid.
 _STEPS, _FINEST, _COARSEST = 20_000, 1e-5, 0.02
 
+#: Above this the bound by RDP stands for both: a grid of such losses fills the memory, to no end.
+_MEANINGLESS = 5_000.0
+
 
 @dataclass(frozen=True)
 class Account:
@@ -209,6 +212,8 @@ def _pld_epsilon(given: Parts, delta: float, rdp: float) -> float:
     trivial = _trivial(given)
     if trivial is not None:
         return trivial
+    if rdp > _MEANINGLESS:
+        return rdp
     found = float(_pld(given, _grid(rdp)).get_epsilon_for_delta(delta))
     if found < rdp / 2:
         # Far below RDP, as with groups: the grid was made for a larger loss.

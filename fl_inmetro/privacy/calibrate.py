@@ -68,17 +68,11 @@ def smallest_noise(event: Gaussian, epsilon: float, delta: float, beside: Events
     def by_rdp(z: float) -> bool:
         return epsilon_rdp(events(z), delta) <= epsilon
 
-    def by_both(z: float) -> bool:
-        return account(events(z), delta).epsilon <= epsilon
-
     enough = LARGEST
     if rdp_does:
         _, enough = _bisect(by_rdp, SMALLEST, LARGEST, 0.02)
-    # PLD needs less noise than RDP: how much less is found by steps down, which get longer.
-    too_little, step = enough, 0.9
-    while by_both(too_little):
-        enough, too_little, step = too_little, max(SMALLEST, too_little * step), step * step
-    return replace(event, noise_multiplier=_bisect(by_both, too_little, enough, TOLERANCE)[1])
+    z = _least(lambda z: account(events(z), delta).epsilon, epsilon, enough)
+    return replace(event, noise_multiplier=z)
 
 
 # ------------------------------------------------------------------------------ internals
@@ -90,6 +84,39 @@ def _bisect(
         middle = math.sqrt(low * high)
         low, high = (low, middle) if does(middle) else (middle, high)
     return low, high
+
+
+def _least(epsilon_of: Callable[[float], float], goal: float, enough: float) -> float:
+    """Return the least z, to `TOLERANCE`, with ε(z) ≤ goal; ε falls with z, and does at `enough`.
+
+    An account of groups takes seconds, so few are made: log ε is nearly a line in log z, and the
+    next z is taken just above or just below where the line through the last two meets the goal, on
+    the side where the bracket is open. Every third halves the bracket, whatever the line says.
+    """
+    low, high = SMALLEST, enough
+    last: tuple[float, float] | None = None
+    slope, probe = -1.0, enough
+    for attempt in range(1, 200):
+        found = epsilon_of(probe)
+        if found <= goal:
+            high = min(high, probe)
+        else:
+            low = max(low, probe)
+        if high <= low * (1 + TOLERANCE):
+            break
+        here = (math.log(probe), math.log(found)) if 0 < found < math.inf else None
+        if here and last and abs(here[0] - last[0]) > 1e-9 and here[1] != last[1]:
+            slope = min((here[1] - last[1]) / (here[0] - last[0]), -0.1)
+        last = here or last
+        middle = math.sqrt(low * high)
+        probe = middle
+        if attempt % 3 and last:
+            meets = math.exp(last[0] + (math.log(goal) - last[1]) / slope)
+            above, below = meets * (1 + 0.4 * TOLERANCE), meets * (1 - 0.4 * TOLERANCE)
+            probe = above if above < high * (1 - 0.1 * TOLERANCE) else below
+            if not low < probe < high:
+                probe = middle
+    return high
 
 
 def _unreachable(what: str) -> PrivacyError:

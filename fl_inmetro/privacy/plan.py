@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
-from fl_inmetro.privacy.accountant import account
-from fl_inmetro.privacy.calibrate import noise_for, smallest_noise
+from fl_inmetro.privacy.calibrate import smallest_noise
 from fl_inmetro.privacy.mechanism import Events, Gaussian
 
 
@@ -44,8 +42,7 @@ def planned(
 
     The releases beside the updates get the noise with which each alone costs its share of ε; the
     updates get the least noise with which all together cost at most ε. Without an ε the multiplier
-    of `update` stands, and the others get the noise with which each costs its share of what the
-    updates cost.
+    of `update` stands, for all of them.
 
     Args:
         update: Draws and times of the updates' sums; the noise counts where there is no ε.
@@ -59,18 +56,16 @@ def planned(
     Raises:
         PrivacyError: FL401, FL403, FL404, as `noise_for`.
     """
-    whole = account((update,), delta).epsilon if epsilon is None else epsilon
 
     def beside(event: Gaussian | None, share: float) -> Gaussian | None:
         if event is None or not share:
             return None
-        z = noise_for(
-            share * whole, delta, event.sampling_rate, event.times, event.sampling, event.group
-        )
-        return replace(event, noise_multiplier=z)
+        if epsilon is None:
+            return replace(event, noise_multiplier=update.noise_multiplier)
+        return smallest_noise(event, share * epsilon, delta)
 
     others = Planned(update, beside(scaler, scaler_share), beside(metrics, metrics_share))
-    if epsilon is None or math.isinf(whole):
+    if epsilon is None:
         return others
     fixed = tuple(e for e in (others.scaler, others.metrics) if e is not None)
     return replace(others, update=smallest_noise(update, epsilon, delta, fixed))

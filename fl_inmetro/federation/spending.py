@@ -1,0 +1,342 @@
+"""What a private federation spends: planned before it begins, noted before each release leaves."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from fl_inmetro import events as ev
+from fl_inmetro.config.privacy import Privacy
+from fl_inmetro.errors import BudgetError, Fault, PrivacyError
+from fl_inmetro.learning.work import steps_of
+from fl_inmetro.privacy import accountant
+from fl_inmetro.privacy.budget import Accountant, Budget
+from fl_inmetro.privacy.ledger import Ledger, Owner
+from fl_inmetro.privacy.mechanism import Events, Gaussian, Sampling
+from fl_inmetro.privacy.plan import Planned, planned
+from fl_inmetro.privacy.release import Release, spending
+from fl_inmetro.privacy.secret import Secret
+
+#: What is noted of a run's privacy in its directory.
+Keep = Callable[[Mapping[str, Any]], None]
+
+
+class Account:
+    """A run's account: its secret, its ledger, and what its federations have planned.
+
+    Args:
+        settings: `[privacy]`, of somebody who is protected.
+        run: Identifier of the run.
+        federation: Name of the federation, whose ledger it is.
+        keep: Keeps a JSON document with the run.
+        kept: What was kept by the run before it was interrupted; None for a new one.
+        emit: Where events go.
+
+    Raises:
+        PrivacyError: FL403, `dp-accounting` is not installed; FL405, FL420, FL421, FL424, the
+            secret or the ledger cannot be used; FL416, the ledger of a resumed run is gone.
+    """
+
+    def __init__(
+        self,
+        settings: Privacy,
+        run: str,
+        federation: str,
+        keep: Keep,
+        kept: Mapping[str, Any] | None = None,
+        emit: ev.Emit = lambda event: None,
+    ) -> None:
+        accountant.version()  # before anything is trained
+        self.settings = settings
+        self.run = run
+        self.emit = emit
+        self._keep = keep
+        folder = Path(kept["ledger"]) if kept else Path(settings.ledger).absolute()
+        owner = Owner(federation)
+        if kept and kept["releases"] and not (folder / "federation.ledger").is_file():
+            raise PrivacyError(
+                Fault(
+                    "FL416",
+                    f"the ledger of run `{run}` is not where it was",
+                    str(folder),
+                    "bring the folder back: what was spent before is written there and nowhere "
+                    "else; or begin a new run",
+                )
+            )
+        self.secret = Secret.kept(folder / "secrets" / f"{run}.secret")
+        self.ledger = Ledger(folder, owner)
+        self.record: dict[str, Any] = dict(kept or {}) or {
+            "protect": settings.protect,
+            "delta": settings.delta,
+            "ledger": str(folder),
+            "federation": federation,
+            "releases": 0,
+            "models": {},
+        }
+        self._save()
+
+    def group(self, key: str, group: int = 1) -> GroupAccount:
+        """Return the account of one federation of the run.
+
+        Args:
+            key: Name of its model, for example `mlp-federated-g0000`.
+            group: Training windows that a day is in, for `client-day`.
+        """
+        return GroupAccount(self, key, group if self.settings.protect == "client-day" else 1)
+
+    def close(self) -> None:
+        """Forget the secret of a run that is done: nobody has any use of it but to undo noise."""
+        (self.ledger.path.parent / "secrets" / f"{self.run}.secret").unlink(missing_ok=True)
+
+    def note(self, key: str, values: Mapping[str, Any]) -> None:
+        """Keep something about one federation with the run."""
+        self.record["models"].setdefault(key, {}).update(values)
+        self._save()
+
+    def released(self) -> None:
+        """Count a release, so that a resumed run asks for its ledger."""
+        if not self.record["releases"]:
+            self.record["releases"] = 1
+            self._save()
+
+    def _save(self) -> None:
+        self._keep(self.record)
+
+
+class GroupAccount:
+    """What one federation of a run plans, draws its noise from, and notes.
+
+    Args:
+        account: The run's.
+        key: Name of the federation's model.
+        group: Windows that belong to the one who is protected.
+    """
+
+    def __init__(self, account: Account, key: str, group: int) -> None:
+        self.settings = account.settings
+        self.secret = account.secret.child("federation", key)
+        self.plan: Planned | None = None
+        self._account = account
+        self._key = key
+        self._group = group
+        self._bounds: list[tuple[Counter[Gaussian], float]] = []
+
+    # ------------------------------------------------------------------------------- plan
+    def scaler(self) -> Gaussian | None:
+        """Return the noise of the sums that standardise features; None where there are none.
+
+        It is planned before anybody enrols, by its share of ε alone; without an ε it has the noise
+        multiplier of the updates.
+        """
+        share = self.settings.scaler_share
+        event = Gaussian(self.settings.noise_multiplier or 1.0, 1.0, 1, "all", self._group)
+        if not share or self.settings.epsilon is None:
+            return event if share else None
+        return self._beside(event, share)
+
+    def _beside(self, event: Gaussian, share: float) -> Gaussian:
+        from fl_inmetro.privacy.calibrate import smallest_noise
+
+        assert self.settings.epsilon is not None
+        return smallest_noise(event, share * self.settings.epsilon, self.settings.delta)
+
+    def begin(
+        self,
+        rounds: int,
+        fraction: float,
+        windows: Mapping[str, int],
+        batch_size: int,
+        epochs: int,
+        most_steps: int,
+        *,
+        scaler: Gaussian | None,
+    ) -> Planned:
+        """Plan the noise of the rounds, and refuse what the budgets do not allow.
+
+        Args:
+            rounds: Rounds of the federation.
+            fraction: Chance of a client to be in one.
+            windows: Training windows by client.
+            batch_size: Windows of a step; 0 = all.
+            epochs: Local epochs of a round.
+            most_steps: At most so many steps of them; 0 = all.
+            scaler: What was planned for the standardisation.
+
+        Raises:
+            BudgetError: FL422, this run does not fit what is left of the budget.
+            PrivacyError: FL404, no noise keeps such a promise.
+        """
+        s = self.settings
+        z = s.noise_multiplier or 1.0
+        if s.protect == "client":
+            how: Sampling = "all" if fraction == 1 else "poisson"
+            kinds = {Gaussian(z, fraction, rounds, how)}
+        else:
+            kinds = {
+                _steps(z, count, batch_size, rounds, epochs, most_steps, self._group)
+                for count in windows.values()
+                if count
+            }
+        metrics = Gaussian(z, 1.0, rounds, "all", self._group) if s.metrics_share else None
+        wanted = {
+            "epsilon": s.epsilon,
+            "delta": s.delta,
+            "scaler": scaler,
+            "scaler_share": s.scaler_share,
+            "metrics": metrics,
+            "metrics_share": s.metrics_share,
+        }
+        plan = self.plan = _for_the_worst(kinds, wanted)
+        total = accountant.account(plan.events, s.delta).epsilon
+        self._bounds = [(_counted(plan.events), total)]
+        if s.budget is not None:
+            self._within_budget(plan, s.budget)
+        described = [asdict(event) for event in plan.events]
+        self._account.note(
+            self._key,
+            {"planned": described, "epsilon": total, "clip": s.clip, "group": self._group},
+        )
+        self._account.emit(ev.Note("info", self._in_words(plan, total)))
+        return plan
+
+    def _within_budget(self, plan: Planned, budget: float) -> None:
+        """Refuse a run that would exceed what all runs of the federation may spend together."""
+        own = self._name
+        ledger = self._account.ledger
+        before = spending(e.release for e in ledger.entries() if e.release.run != own)
+        together = (*before, *plan.events)
+        total = accountant.account(together, self.settings.delta).epsilon
+        self._bounds.append((_counted(together), total))
+        if total <= budget:
+            return
+        spent = accountant.account(before, self.settings.delta).epsilon if before else 0.0
+        raise BudgetError(
+            Fault(
+                "FL422",
+                f"with this run epsilon would go from {spent:.4g} to {total:.4g} at delta "
+                f"{self.settings.delta:g}; the budget of this federation is {budget:g}",
+                f"{ledger.path}: run {own}",
+                "ask for a smaller `[privacy] epsilon`, for fewer rounds, or stop here",
+            )
+        )
+
+    # ------------------------------------------------------------------------------ spend
+    def note(
+        self, round_: int, what: str, event: Gaussian, sensitivity: float, digest: str
+    ) -> None:
+        """Write a release into the ledger; it may leave when this returns.
+
+        Args:
+            round_: Round, from 0 for what enrolment releases.
+            what: What leaves: `update`, `scaler`, `metrics`.
+            event: What it spends.
+            sensitivity: Most that one record changes the sum.
+            digest: Of the bits that leave, from `release.digest_of`.
+
+        Raises:
+            BudgetError: FL422, a budget would be exceeded; nothing may leave.
+        """
+        s = self.settings
+        release = Release(
+            run=self._name,
+            round=round_,
+            what=what,
+            mechanism="gaussian",
+            noise_multiplier=event.noise_multiplier,
+            sensitivity=sensitivity,
+            sampling=event.sampling,
+            sampling_rate=event.sampling_rate,
+            times=event.times,
+            group=event.group,
+            relation="add-remove",
+            subject=s.protect,  # type: ignore[arg-type]  # "nobody" has no account
+            digest=digest,
+        )
+        subject = release.subject
+        budgets = []
+        if s.epsilon is not None:
+            budgets.append(Budget(s.epsilon, s.delta, "run", subject))
+        if s.budget is not None:
+            budgets.append(Budget(s.budget, s.delta, "federation", subject))
+        account = Accountant(f"min(RDP, PLD), dp-accounting {accountant.version()}", self._epsilon)
+        self._account.ledger.record(release, budgets, account if budgets else None)
+        self._account.released()
+
+    def spent(self) -> float:
+        """Return ε of what this federation has released so far, as the ledger has it."""
+        own = [e.release for e in self._account.ledger.entries() if e.release.run == self._name]
+        return self._epsilon(spending(own), self.settings.delta) if own else 0.0
+
+    @property
+    def _name(self) -> str:
+        """The run in the ledger: each federation of a run is one, with a promise of its own."""
+        return f"{self._account.run}/{self._key}"
+
+    def _epsilon(self, events: Events, delta: float) -> float:
+        """Return an upper bound of ε, quickly where what is spent is a part of what was planned.
+
+        A part of the planned releases costs at most what all of them do, which PLD has counted
+        once; RDP, which takes milliseconds, says less while little of them is spent.
+        """
+        for bound, total in self._bounds:
+            if _counted(events) <= bound:
+                return min(accountant.epsilon_rdp(events, delta), total)
+        return accountant.account(events, delta).epsilon
+
+    def _in_words(self, plan: Planned, total: float) -> str:
+        s = self.settings
+        who = {
+            "client": "each client",
+            "client-day": "each day of a client",
+            "window": "each window of a client",
+        }[s.protect]
+        u = plan.update
+        of = f" (a day is in up to {self._group} windows)" if self._group > 1 else ""
+        return (
+            f"privacy: {who} is protected with epsilon {total:.3g} at delta {s.delta:g}{of}: noise "
+            f"of {u.noise_multiplier:.4g} times the clipping norm, {u.times} times, "
+            f"sampling rate {u.sampling_rate:.3g}"
+        )
+
+
+def _steps(
+    z: float, count: int, batch_size: int, rounds: int, epochs: int, most: int, group: int
+) -> Gaussian:
+    """Return what a client of `count` windows spends when it is in every round."""
+    rate = min(1.0, (batch_size or count) / count)
+    times = rounds * steps_of(count, batch_size, epochs, most)
+    return Gaussian(z, rate, times, "all" if rate == 1 else "poisson", group)
+
+
+def _for_the_worst(kinds: Iterable[Gaussian], wanted: Mapping[str, Any]) -> Planned:
+    """Plan for the client that spends most: short histories mean large shares in each batch."""
+    tried: dict[Gaussian, Planned] = {}
+    left = sorted(kinds, key=lambda e: (-e.sampling_rate * e.times**0.5, e.sampling_rate))
+    worst = left[0]
+    while True:
+        plan = tried[worst] = planned(worst, **wanted)
+        z, delta = plan.update.noise_multiplier, wanted["delta"]
+        costs = {
+            kind: accountant.epsilon_rdp((replace(kind, noise_multiplier=z),), delta)
+            for kind in left
+        }
+        most = max(left, key=lambda kind: costs[kind])
+        if most in tried or costs[most] <= costs[worst]:
+            return plan
+        worst = most
+
+
+def _counted(events: Sequence[Gaussian]) -> Counter[Gaussian]:
+    counts: Counter[Gaussian] = Counter()
+    for event in events:
+        counts[replace(event, times=1)] += event.times
+    return counts
+
+
+def read_kept(text: bytes | None) -> dict[str, Any] | None:
+    """Read what `Keep` has kept; None where nothing was."""
+    return None if text is None else dict(json.loads(text))
