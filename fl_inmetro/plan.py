@@ -13,6 +13,7 @@ from typing import Any
 
 from fl_inmetro.config.diagnostics import Diagnostics
 from fl_inmetro.config.models import Gradient
+from fl_inmetro.config.privacy import Privacy
 from fl_inmetro.config.schema import (
     BASELINES,
     ENSEMBLE,
@@ -257,6 +258,7 @@ def settings_of(job: Job, config: RunConfig) -> RunConfig:
         "strategy": Strategy(),
         "selection": Selection(),
         "gate": Gate(),
+        "privacy": Privacy(),
         "diagnostics": Diagnostics(),
     }
     own = getattr(config.models, job.model)

@@ -1,0 +1,166 @@
+"""The account of a run: planned before it begins, noted before a release leaves, kept apart."""
+
+import math
+
+import pytest
+
+from fl_inmetro.config.privacy import Privacy
+from fl_inmetro.errors import BudgetError, PrivacyError
+from fl_inmetro.federation.spending import Account
+from fl_inmetro.privacy.accountant import account
+from fl_inmetro.privacy.ledger import read_ledger
+from fl_inmetro.privacy.mechanism import Gaussian
+from fl_inmetro.privacy.release import digest_of
+
+KEY = "mlp-federated-g0000"
+
+
+class Kept:
+    """What would stand in the run directory."""
+
+    def __init__(self):
+        self.record = None
+
+    def __call__(self, record):
+        self.record = {**record, "models": dict(record["models"])}
+
+
+def opened(folder, kept=None, run="r1", **settings):
+    kept = kept or Kept()
+    given = {"protect": "client", "epsilon": 4.0, "ledger": str(folder), **settings}
+    notes = []
+    one = Account(Privacy(**given), run, "north", kept, kept.record, notes.append)
+    return one, kept, notes
+
+
+def begun(group, rounds=10, fraction=0.5, **changes):
+    given = {"windows": {"a": 100, "b": 100}, "batch_size": 10, "epochs": 1, "most_steps": 0}
+    return group.begin(rounds, fraction, **{**given, **changes}, scaler=None)
+
+
+def bits(number: int) -> str:
+    return digest_of([bytes([number])])
+
+
+def test_clients_are_drawn_in_rounds_and_the_run_ends_at_its_epsilon(tmp_path):
+    one, kept, notes = opened(tmp_path)
+    group = one.group(KEY)
+    plan = begun(group)
+    assert (plan.update.sampling_rate, plan.update.times) == (0.5, 10)
+    assert plan.update.sampling == "poisson"
+    event = Gaussian(plan.update.noise_multiplier, 0.5)
+    spent = [0.0]
+    for number in range(1, 11):
+        group.note(number, "update", event, 1.0, bits(number))
+        spent.append(group.spent())
+    assert spent == sorted(spent)
+    assert spent[-1] <= 4.0
+    assert spent[-1] == pytest.approx(account(plan.events, 1e-5).epsilon)
+    with pytest.raises(BudgetError, match="FL422"):
+        group.note(11, "update", event, 1.0, bits(11))
+    entries = read_ledger(tmp_path / "federation.ledger").entries
+    assert [e.release.round for e in entries] == list(range(1, 11))
+    assert entries[-1].account[0]["epsilon"] <= 4.0
+    assert kept.record["models"][KEY]["epsilon"] == pytest.approx(spent[-1])
+    assert "each client is protected" in notes[0].text
+
+
+def test_everybody_in_each_round_is_no_draw(tmp_path):
+    plan = begun(opened(tmp_path)[0].group(KEY), fraction=1.0)
+    assert plan.update.sampling == "all"
+
+
+def test_who_has_few_windows_decides_the_noise(tmp_path):
+    # Batches of 10: of 100 windows a tenth in each of 10 steps, of 20 windows a half in 2 steps.
+    one, _, _ = opened(tmp_path, protect="window")
+    short = begun(one.group(KEY), windows={"a": 100, "b": 20, "new": 0})
+    long = begun(one.group(KEY), windows={"a": 100})
+    assert (short.update.sampling_rate, short.update.times) == (0.5, 20)
+    assert (long.update.sampling_rate, long.update.times) == (0.1, 100)
+    z = short.update.noise_multiplier
+    assert account((Gaussian(z, 0.1, 100),), 1e-5).epsilon <= 4.0
+    assert z > long.update.noise_multiplier
+
+
+def test_steps_that_are_cut_cost_less(tmp_path):
+    one, _, _ = opened(tmp_path, protect="window")
+    assert begun(one.group(KEY), most_steps=3).update.times == 30
+
+
+def test_a_day_counts_as_its_windows(tmp_path):
+    one, _, _ = opened(tmp_path, protect="client-day")
+    day = begun(one.group(KEY, group=5))
+    assert day.update.group == 5
+    other, _, _ = opened(tmp_path, protect="window", run="r2")
+    window = begun(other.group(KEY, group=5))
+    assert window.update.group == 1
+    assert day.update.noise_multiplier > 2 * window.update.noise_multiplier
+
+
+def test_the_budget_of_all_runs_is_held_before_one_begins(tmp_path):
+    one, _, _ = opened(tmp_path, budget=5.0)
+    group = one.group(KEY)
+    plan = begun(group, rounds=2, fraction=1.0)
+    for number in (1, 2):
+        event = Gaussian(plan.update.noise_multiplier, 1.0, 1, "all")
+        group.note(number, "update", event, 1.0, bits(number))
+    second, _, _ = opened(tmp_path, run="r2", budget=5.0)
+    with pytest.raises(BudgetError, match="FL422") as caught:
+        begun(second.group(KEY), rounds=2, fraction=1.0)
+    # Two runs of two rounds each are four rounds.
+    z = plan.update.noise_multiplier
+    together = account((Gaussian(z, 1.0, 4, "all"),), 1e-5).epsilon
+    assert f"to {together:.4g}" in str(caught.value)
+    # The very run that has spent it goes on: what it spends again is the same.
+    again, _, _ = opened(tmp_path, budget=5.0)
+    assert begun(again.group(KEY), rounds=2, fraction=1.0) == plan
+
+
+def test_a_resumed_run_pays_nothing_twice_and_draws_the_same(tmp_path):
+    one, kept, _ = opened(tmp_path)
+    group = one.group(KEY)
+    plan = begun(group)
+    event = Gaussian(plan.update.noise_multiplier, 0.5)
+    group.note(1, "update", event, 1.0, bits(1))
+    again, _, _ = opened(tmp_path, kept)
+    resumed = again.group(KEY)
+    begun(resumed)
+    assert resumed.secret == group.secret
+    before = resumed.spent()
+    resumed.note(1, "update", event, 1.0, bits(1))
+    assert resumed.spent() == before
+    resumed.note(1, "update", event, 1.0, bits(7))  # other bits of the same round pay
+    assert resumed.spent() > before
+
+
+def test_a_run_without_its_ledger_does_not_go_on(tmp_path):
+    one, kept, _ = opened(tmp_path)
+    group = one.group(KEY)
+    plan = begun(group)
+    group.note(1, "update", Gaussian(plan.update.noise_multiplier, 0.5), 1.0, bits(1))
+    for file in tmp_path.glob("federation.ledger*"):
+        file.unlink()
+    with pytest.raises(PrivacyError, match="FL416"):
+        opened(tmp_path, kept)
+
+
+def test_the_secret_goes_when_the_run_is_done(tmp_path):
+    one, _, _ = opened(tmp_path)
+    (path,) = (tmp_path / "secrets").iterdir()
+    assert one.secret.key == path.read_bytes()
+    one.close()
+    assert not path.exists()
+
+
+def test_without_an_epsilon_the_noise_stands_and_is_counted(tmp_path):
+    one, kept, _ = opened(tmp_path, epsilon=None, noise_multiplier=2.0)
+    group = one.group(KEY)
+    plan = begun(group, fraction=1.0)
+    assert plan.update.noise_multiplier == 2.0
+    assert group.scaler() == Gaussian(2.0, 1.0, 1, "all")
+    # Ten Gaussians of z = 2 are one of z = 2/sqrt(10).
+    single = account((Gaussian(2 / math.sqrt(10), 1.0, 1, "all"),), 1e-5).epsilon
+    assert kept.record["models"][KEY]["epsilon"] == pytest.approx(single)
+    for number in range(1, 13):  # no limit was given: all is written down
+        group.note(number, "update", Gaussian(2.0, 1.0, 1, "all"), 1.0, bits(number))
+    assert group.spent() > single
