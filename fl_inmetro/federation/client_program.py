@@ -11,9 +11,15 @@ from fl_inmetro.federation import messages
 from fl_inmetro.learning.client import ClientWorker
 from fl_inmetro.learning.private import PrivateState
 from fl_inmetro.learning.update import Arrays, Update
+from fl_inmetro.privacy.secret import Secret
 
 
-def client_app(find_worker: Callable[[Context], ClientWorker], *, debug: bool = False) -> ClientApp:
+def client_app(
+    find_worker: Callable[[Context], ClientWorker],
+    *,
+    secret: Secret | None = None,
+    debug: bool = False,
+) -> ClientApp:
     """Return the client program; `find_worker` says which client a node is.
 
     It answers `query.enrol`, `train` and `evaluate`. Asked by a strategy that is not ours (no
@@ -21,6 +27,8 @@ def client_app(find_worker: Callable[[Context], ClientWorker], *, debug: bool = 
     parameters and control variates stay in the node's own state, and what a training leaves of
     them is pending until a request says that its round counted. With `debug`, a step that fails
     is an error.
+    Noise is drawn from `secret`, by client and round; without one, from a fresh one in every
+    training, which nobody else ever sees.
     """
     app = ClientApp()
 
@@ -44,6 +52,7 @@ def client_app(find_worker: Callable[[Context], ClientWorker], *, debug: bool = 
             request.round,
             control=None if record is None else messages.unpack(record),
             own_control=private.control,
+            secret=secret or Secret.fresh(),
             debug=debug,
         )
         if kept.private or kept.control:

@@ -27,7 +27,7 @@ from fl_inmetro.learning.control import check_control, zero_controls
 from fl_inmetro.learning.evaluation import Evaluation, RecentEvaluations
 from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.private import PendingRows, PrivateFleet, PrivateState, controls_of
-from fl_inmetro.learning.rows import Rows, RowStore, training_arrays
+from fl_inmetro.learning.rows import Rows, RowStore, StoredPopulation, training_arrays
 from fl_inmetro.learning.trainer import (
     ClientError,
     ClientFailure,
@@ -39,25 +39,12 @@ from fl_inmetro.learning.trainer import (
 from fl_inmetro.learning.update import Arrays, Layout, Update, UpdateBlock
 from fl_inmetro.learning.work import CONTROL, LocalWork
 from fl_inmetro.metrics import ErrorSums
+from fl_inmetro.privacy.secret import Secret
 
 Ints = NDArray[np.int64]
 Digest = TypeVar("Digest")
 
 _MEGABYTE = 1 << 20
-
-
-class StoredPopulation:
-    """Clients whose windows are in a `RowStore`."""
-
-    def __init__(self, client_ids: Sequence[str], rows: Rows, points: NDArray[np.float64]) -> None:
-        self.client_ids = client_ids
-        self.points = points
-        self.row_shape = tuple(rows.x.shape[1:])
-        self._rows = rows
-
-    def rows(self, members: Ints) -> Rows:
-        """Return the windows of some clients, without a copy."""
-        return self._rows.of_clients(members)
 
 
 class CohortGrid(LoopGrid):
@@ -68,6 +55,7 @@ class CohortGrid(LoopGrid):
         execution: Threads, chunk, memory, device.
         should_stop: Looked at between chunks; True raises `Interrupted`.
         debug: Stop at the first failure; the error names client, round and step.
+        secret: As for `LoopGrid`.
     """
 
     def __init__(
@@ -77,8 +65,9 @@ class CohortGrid(LoopGrid):
         should_stop: Callable[[], bool] = lambda: False,
         *,
         debug: bool = False,
+        secret: Secret | None = None,
     ) -> None:
-        super().__init__(workers, should_stop, debug=debug)
+        super().__init__(workers, should_stop, debug=debug, secret=secret)
         self._execution = execution or Execution()
         self._threads = self._execution.workers or available_cores()
         self._names = [worker.client_id for worker in workers]
@@ -166,6 +155,7 @@ class CohortGrid(LoopGrid):
                 private=fleet.latest if fleet else None,
                 control=control,
                 own_controls=self._controls if request.work.control != "none" else None,
+                secret=self._secret,
                 should_stop=self._should_stop,
             )
         try:
@@ -369,6 +359,7 @@ class CohortGrid(LoopGrid):
                     request.round,
                     control=control,
                     own_control={n: values[members[place]] for n, values in self._controls.items()},
+                    secret=self._secret,
                     debug=self._debug,
                 )
                 result = digest(UpdateBlock.stack([update], Layout.of(update.arrays)))

@@ -66,6 +66,7 @@ def judge(
     *,
     enabled: bool = True,
     start_loss: bool = False,
+    losses: bool = True,
 ) -> Judged:
     """Refuse rows that are not finite, or claim more weight than their client enrolled.
 
@@ -74,6 +75,7 @@ def judge(
         points: Client to its training points at enrolment, n_k.
         enabled: False lets all of them pass.
         start_loss: Whether the clients were asked for their loss before training.
+        losses: Whether a reply says its loss; none does where it would have no noise.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.stack([_squares(half) for half in _halves(block)], axis=1)
@@ -85,7 +87,7 @@ def judge(
         enrolled = points.get(name, 0)
         if not (np.isfinite(weight) and 0 < weight <= enrolled):
             refused[name] = refusal(f"`{name}` claims weight {weight:g}, it enrolled {enrolled}")
-        elif not np.isfinite(loss):
+        elif losses and not np.isfinite(loss):
             refused[name] = refusal(f"`{name}` reports a loss that is not finite")
         elif start_loss and not 0 <= block.start_losses[k] < np.inf:
             refused[name] = refusal(f"`{name}` reports a loss before training that cannot be")

@@ -27,6 +27,7 @@ from fl_inmetro.learning.private import (
 )
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.learning.work import StepError
+from fl_inmetro.privacy.secret import Secret
 
 #: Node ids start here; Flower keeps small ones for itself.
 _FIRST_NODE = 1000
@@ -43,6 +44,9 @@ class LoopGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
         workers: One per node, in the order of node ids.
         should_stop: Looked at before each message; True raises `Interrupted`.
         debug: Stop at the first failure; the error names client, round and step.
+        secret: What clients draw noise from, by client and round: of one training alone, or its
+            noise would hide two different sums. None = a fresh one, so that the same training on
+            another grid has other noise.
     """
 
     #: Asked the same again, the clients answer the same.
@@ -54,13 +58,17 @@ class LoopGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
         should_stop: Callable[[], bool] = lambda: False,
         *,
         debug: bool = False,
+        secret: Secret | None = None,
     ) -> None:
+        self._secret = secret or Secret.fresh()
         self._run = flower_compat.enter_run()
         self._workers = list(workers)
         self._should_stop = should_stop
         self._debug = debug
         self._app: ClientApp = client_app(
-            lambda context: self._workers[int(context.node_config["partition-id"])], debug=debug
+            lambda context: self._workers[int(context.node_config["partition-id"])],
+            secret=self._secret,
+            debug=debug,
         )
         self._contexts = {
             _FIRST_NODE + k: Context(

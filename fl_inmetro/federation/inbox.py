@@ -23,9 +23,12 @@ from fl_inmetro.federation.stack import Spool
 from fl_inmetro.federation.standing import Standing
 from fl_inmetro.learning.trainer import ClientFailure
 from fl_inmetro.learning.update import Arrays, Layout, Update, UpdateBlock
+from fl_inmetro.learning.work import LocalWork
 
 #: Replies that come as messages are stacked so many at a time.
 _BLOCK = 64
+
+_PLAIN = LocalWork()
 
 #: What is made of a block of updates.
 Digest = Callable[[UpdateBlock], Digested]
@@ -76,7 +79,7 @@ class Inbox:
         group: Number of the federation (for events).
         emit: Where events go.
         deltas: Whether replies are deltas (else sums).
-        start_loss: Whether the clients were asked for their loss before training.
+        work: What the clients were asked for.
         may_repeat: Clients whose honest updates may be the same in two rounds.
         watching: Wraps the digest, to look at the updates of the round too.
     """
@@ -94,7 +97,7 @@ class Inbox:
         emit: events.Emit,
         *,
         deltas: bool,
-        start_loss: bool = False,
+        work: LocalWork = _PLAIN,
         may_repeat: frozenset[str] = frozenset(),
         watching: Callable[[Digest], Digest] = lambda digest: digest,
     ) -> None:
@@ -113,7 +116,8 @@ class Inbox:
         self._group = group
         self._emit = emit
         self._deltas = deltas
-        self._start_loss = start_loss
+        self._start_loss = work.start_loss
+        self._losses = work.tells_loss
         self._may_repeat = may_repeat
         self._control_median = 0.0
         #: Bytes of all replies of the right form, refused ones too.
@@ -127,7 +131,11 @@ class Inbox:
 
     def _digest(self, block: UpdateBlock) -> Digested:
         judged = judge(
-            block, self._roster.points, enabled=self._gate.enabled, start_loss=self._start_loss
+            block,
+            self._roster.points,
+            enabled=self._gate.enabled,
+            start_loss=self._start_loss,
+            losses=self._losses,
         )
         good = judged.block
         merged = self.merge.digest(good) if len(good) else None
@@ -182,6 +190,7 @@ class Inbox:
             self._roster.points,
             enabled=self._gate.enabled,
             start_loss=self._start_loss,
+            losses=self._losses,
         )
         return not judged.refused
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fl_inmetro.learning.work import Control, DpSgd, LocalWork
+from fl_inmetro.learning.work import Control, DpSgd, LocalWork, NoiseShare
 
 #: Records of a message.
 ARRAYS, METRICS, CONFIG, SUMS = "arrays", "metrics", "config", "sums"
@@ -63,6 +63,8 @@ class TrainRequest:
             values["reply"] = "delta"
         if self.work.dp:
             values |= {"dp-clip": self.work.dp.clip, "dp-noise": self.work.dp.noise_multiplier}
+        if self.work.share:
+            values |= {"share-clip": self.work.share.clip, "share-sigma": self.work.share.sigma}
         if self.version:
             values["model-version"] = self.version
         if self.work.control != "none":
@@ -85,6 +87,9 @@ class TrainRequest:
         dp = None
         if "dp-clip" in config:
             dp = DpSgd(float(config["dp-clip"]), float(config["dp-noise"]))
+        share = None
+        if "share-clip" in config:
+            share = NoiseShare(float(config["share-clip"]), float(config["share-sigma"]))
         return cls(
             int(config["server-round"]),
             int(config.get("seed", 0)),
@@ -98,6 +103,7 @@ class TrainRequest:
                 bool(config.get("probe", False)),
                 int(config.get("local-steps", 0)),
                 float(config.get("rate", 1.0)),
+                share,
             ),
             int(config.get("best-round", 0)),
             config.get("reply") == "delta",

@@ -386,7 +386,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             self._group,
             self._emit,
             deltas=not self._closed_form,
-            start_loss=self._work.start_loss,
+            work=self._work,
             may_repeat=self._may_repeat,
             **({"watching": watch.watching} if watch else {}),
         )

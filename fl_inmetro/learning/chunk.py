@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fl_inmetro.learning.dp_sgd import Draws
 from fl_inmetro.learning.lift import Lifted
 from fl_inmetro.learning.rows import Rows
 from fl_inmetro.learning.update import Arrays, Layout
 from fl_inmetro.learning.work import window_orders
 from fl_inmetro.models.heads import Head
+from fl_inmetro.privacy.secret import Secret
 
 Ints = NDArray[np.int64]
 
@@ -107,6 +109,59 @@ class StepPlan:
         """Tell whether this step is of each client's last epoch."""
         result: NDArray[np.bool_] = step >= (self.steps - self._per_epoch)[:active]
         return result
+
+
+class DrawnPlan(StepPlan):
+    """Who sees which rows in which step of DP-SGD: each window is drawn by itself.
+
+    Batches have other lengths in every step; the number of steps is that of `StepPlan`.
+
+    Args:
+        rows: The clients' windows.
+        batch_size: Windows of a step on average, at most; 0 = all of a client's.
+        epochs: Passes of each client over them, shape (C,).
+        secrets: What each client draws from.
+        most: At most so many steps of each client; 0 = all.
+
+    Attributes:
+        expected: Windows in a batch on average, shape (C, 1), float32.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        batch_size: int,
+        epochs: Ints,
+        secrets: Sequence[Secret],
+        most: int = 0,
+    ) -> None:
+        super().__init__(rows, batch_size, epochs, [0] * len(secrets), most)
+        self._draws = [
+            Draws(secrets[k], int(n), batch_size)
+            for k, n in zip(self.order, self._count, strict=True)
+        ]
+        expected = [[draws.expected] for draws in self._draws]
+        self.expected = torch.tensor(expected, dtype=torch.float32, device=rows.x.device)
+
+    def batch(self, step: int, active: int) -> tuple[Ints, Ints]:
+        """Return the rows of the flat arrays, (active, B), and the true length of each batch.
+
+        Padding points at a row of the same client.
+        """
+        del step  # a client draws step after step
+        drawn = [draws.windows() for draws in self._draws[:active]]
+        length = np.array([len(windows) for windows in drawn])
+        places = np.zeros((active, max(int(length.max()), 1)), dtype=np.int64)
+        for k, windows in enumerate(drawn):
+            places[k, : len(windows)] = windows
+        return places + self._start[:active, None], length
+
+    def noise(self, active: int, width: int) -> Tensor:
+        """Return standard normal numbers of each client that has this step, (active, width)."""
+        room = np.empty((active, width), np.float32)
+        for draws, row in zip(self._draws[:active], room, strict=True):
+            draws.noise(row)
+        return torch.from_numpy(room).to(self.expected.device)
 
 
 class BatchReader:

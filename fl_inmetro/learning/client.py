@@ -16,6 +16,7 @@ import numpy as np
 
 from fl_inmetro.data.calendar import steps_per_week
 from fl_inmetro.data.windows import Windows
+from fl_inmetro.learning import dp_sgd, noise_share
 from fl_inmetro.learning.conformal import Scores, scores_of
 from fl_inmetro.learning.control import kept_after, shift_of, zero_controls
 from fl_inmetro.learning.gradient import GradientLearner, client_seed
@@ -23,6 +24,7 @@ from fl_inmetro.learning.update import Arrays, Learner, Update
 from fl_inmetro.learning.work import LocalWork
 from fl_inmetro.metrics import ErrorSums, Forecast, naive_scale
 from fl_inmetro.models.design import Design, joined
+from fl_inmetro.privacy.secret import Secret
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,11 +125,15 @@ class ClientWorker:
         *,
         control: Arrays | None = None,
         own_control: Arrays | None = None,
+        secret: Secret | None = None,
         debug: bool = False,
     ) -> tuple[Update, Kept]:
         """Do the local work of one round; return the update, and what the client keeps of it.
 
         A client whose numbers are not finite keeps what it had: its reply will be refused, too.
+        Where noise is asked for, the reply tells no loss. It does tell how long the work took, as
+        anybody sees who waits for it: that depends on which windows were drawn, and no promise is
+        made of it.
 
         Args:
             state: The shared state, with the client's own values of the private parameters.
@@ -136,16 +142,23 @@ class ClientWorker:
             round_: Number of the round.
             control: The server's control variate, for SCAFFOLD.
             own_control: The client's; empty or None before its first training.
+            secret: What `work.dp` and `work.share` draw from, by client and round; of this
+                training alone.
             debug: Look at every loss.
 
         Raises:
             StepError: In debug mode, a step that failed.
             TypeError: A closed-form model was asked for what only local steps have.
-            ValueError: SCAFFOLD without the server's control variate, or with one of other shapes.
+            ValueError: SCAFFOLD without the server's control variate, or with one of other shapes;
+                noise without a secret.
         """
         started = time.perf_counter()
         design = self.train_design
         seed = client_seed(root_seed, self.client_id, round_)
+        own_secret: Secret | None = None
+        if not work.tells_loss:
+            root = dp_sgd.checked(work, secret)
+            own_secret = dp_sgd.client_secret(root, self.client_id, round_)
         start_loss = spread = math.nan
         if work.probe:
             arrays, loss, spread = self._gradients().probe(state, design, seed, debug=debug)
@@ -154,9 +167,11 @@ class ClientWorker:
             if work.start_loss:
                 start_loss = self._gradients().mean_loss(state, design)
             arrays, loss, kept = self._trained(
-                state, work, seed, control, own_control or {}, debug=debug
+                state, work, seed, control, own_control or {}, own_secret, debug=debug
             )
         seconds = time.perf_counter() - started
+        if not work.tells_loss:
+            loss = math.nan
         points = float(design.points)
         return Update(self.client_id, arrays, points, loss, seconds, start_loss, spread), kept
 
@@ -167,26 +182,34 @@ class ClientWorker:
         seed: int,
         control: Arrays | None,
         own: Arrays,
+        secret: Secret | None,
         *,
         debug: bool,
     ) -> tuple[Arrays, float, Kept]:
         """Return what is sent, the loss, and what is kept."""
         design, names = self.train_design, self.learner.private(state)
-        if work.control == "none":
+        if work.control == "none" and work.tells_loss:
             arrays, loss = self.learner.update(state, design, work, seed, debug=debug)
         else:
             learner = self._gradients()
-            own = own or zero_controls(state, learner.shared(state))
-            shift = shift_of(work, own, control)
-            arrays, loss = learner.update(state, design, work, seed, shift=shift, debug=debug)
+            shift: Arrays = {}
+            if work.control != "none":
+                own = own or zero_controls(state, learner.shared(state))
+                shift = shift_of(work, own, control)
+            arrays, loss = learner.update(
+                state, design, work, seed, shift=shift, secret=secret, debug=debug
+            )
         private = {name: state[name] + arrays.pop(name) for name in names}
         after = kept_after(work, own, arrays)
+        kept = Kept(private, after)
         numbers = [*arrays.values(), *private.values(), *after.values()]
-        if (private or after) and not (
-            math.isfinite(loss) and all(np.isfinite(a).all() for a in numbers)
-        ):
-            return arrays, loss, Kept({n: state[n] for n in names}, own if after else {})
-        return arrays, loss, Kept(private, after)
+        # What has noise in it tells nothing by being sound; a loss would.
+        sound = work.dp is not None or math.isfinite(loss)
+        if (private or after) and not (sound and all(np.isfinite(a).all() for a in numbers)):
+            kept = Kept({n: state[n] for n in names}, own if after else {})
+        if work.share and secret:
+            arrays = noise_share.noised(arrays, work.share, secret)
+        return arrays, loss, kept
 
     def _gradients(self) -> GradientLearner:
         if not isinstance(self.learner, GradientLearner):

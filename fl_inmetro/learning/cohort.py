@@ -18,15 +18,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fl_inmetro import seeds
-from fl_inmetro.learning.chunk import BatchReader, ChunkParameters, StepPlan, gradients_of, slopes
-from fl_inmetro.learning.gradient import GradientLearner, noise_of
+from fl_inmetro.learning import dp_sgd
+from fl_inmetro.learning.chunk import (
+    BatchReader,
+    ChunkParameters,
+    DrawnPlan,
+    StepPlan,
+    gradients_of,
+    slopes,
+)
+from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.lift import Lifted
 from fl_inmetro.learning.optimizers import optimizer_of
 from fl_inmetro.learning.rows import Rows
 from fl_inmetro.learning.update import Arrays, Layout
+from fl_inmetro.learning.window_gradients import clipped_sums
 from fl_inmetro.learning.work import CONTROL, DpSgd, LocalWork, StepError, Watch
-from fl_inmetro.models.heads import Head
+from fl_inmetro.privacy.secret import Secret
 
 Ints = NDArray[np.int64]
 
@@ -39,7 +47,7 @@ class Trained:
         matrix: Deltas of the shared parameters, shape (C, P); with SCAFFOLD, behind them the mean
             gradients c_k⁺, shape (C, 2P).
         private: New values of the private parameters, each (C, …).
-        losses: Shape (C,).
+        losses: Shape (C,); with DP-SGD, NaN.
         steps: Steps that each client took, shape (C,).
     """
 
@@ -60,6 +68,7 @@ def train_chunk(
     *,
     private: Arrays | None = None,
     shift: Mapping[str, NDArray[Any]] | None = None,
+    secrets: Sequence[Secret] | None = None,
     layout: Layout | None = None,
     debug: bool = False,
     check: Callable[[], None] = lambda: None,
@@ -68,7 +77,7 @@ def train_chunk(
 
     Args:
         learner: The learner.
-        lifted: Its network for many clients (`stepped` where `work` clips example by example).
+        lifted: Its network for many clients.
         state: The shared state.
         rows: The clients' windows.
         work: What is asked of all; `epochs` replaces its own epochs.
@@ -76,6 +85,7 @@ def train_chunk(
         client_seeds: Seed of each client's work.
         private: Values of the private parameters, each (C, …).
         shift: Added to every gradient of these shared parameters, each (C, …).
+        secrets: What each client's DP-SGD draws from; of this training alone.
         layout: Place of the shared deltas in a row of the matrix; None = all trained parameters.
         debug: Look at every loss.
         check: Called before each step; may raise.
@@ -83,6 +93,7 @@ def train_chunk(
     Raises:
         StepError: In debug mode, the first step and client whose loss was not finite; for a chunk
             of one client, the step that raised.
+        ValueError: DP-SGD without secrets.
     """
     private, shift = private or {}, shift or {}
     device = rows.x.device
@@ -90,7 +101,8 @@ def train_chunk(
         shared = {n: state[n] for n in lifted.names if n not in private}
         layout = Layout.of(shared, lifted.turned)
     settings, head = learner.settings, learner.head
-    plan = StepPlan(rows, settings.batch_size, epochs, client_seeds, work.steps)
+    drawn = _drawn_plan(rows, settings.batch_size, epochs, secrets, work)
+    plan = drawn or StepPlan(rows, settings.batch_size, epochs, client_seeds, work.steps)
     clients = len(plan.order)
     averaged = work.control == "scaffold"
     held = ChunkParameters(
@@ -112,12 +124,6 @@ def train_chunk(
     if averaged:
         places = layout.with_control().slices()
         sums = {k: held.part(k, places[CONTROL + lifted.names[k]]) for k in of_shared}
-    noise = [
-        np.random.default_rng(seeds.derive_seed(client_seeds[k], "noise"))
-        for k in plan.order
-        if work.dp
-    ]
-    sizes = _sizes(rows.count[plan.order], settings.batch_size).to(device)
     optimizer = optimizer_of(settings, parameters, work.rate)
     leaves: list[Tensor] = []
     loss_sum, point_sum = torch.zeros(2, clients, dtype=torch.float64, device=device)
@@ -133,16 +139,17 @@ def train_chunk(
                 leaves = [p[:active].detach().requires_grad_() for p in parameters]
                 lifted.bind(leaves)
             x, residual, mask = read(*plan.batch(step, active))
-            if work.dp is None:
+            if drawn is None:
                 raw = lifted(x)
                 pull, points = slopes(head, raw, residual, mask, active)
                 gradients = gradients_of(raw, pull, leaves)
+                last_epoch = plan.is_last_epoch(step, active)
             else:
-                raw, gradients = _private_gradients(
-                    lifted, leaves, x, residual, mask, head, work.dp, noise, sizes[:active]
-                )
+                assert work.dp is not None
+                raw, clipped = clipped_sums(lifted, leaves, x, residual, mask, head, work.dp.clip)
+                gradients = _noised(lifted, clipped, work.dp, drawn)
                 points = mask.view(active, -1).sum(1)
-            last_epoch = plan.is_last_epoch(step, active)
+                last_epoch = np.zeros(active, np.bool_)  # what a loss says has no noise
             if debug or last_epoch.any():
                 losses = (head.penalty(raw.detach(), residual) * mask).view(active, -1).sum(1)
                 if debug and not torch.isfinite(losses).all():
@@ -180,47 +187,25 @@ def train_chunk(
     return Trained(found if in_order else found[back], own, losses, plan.steps[back])
 
 
-def _sizes(count: Ints, batch_size: int) -> Tensor:
-    """Return the batch size that was asked for, by client."""
-    return torch.from_numpy(np.full_like(count, batch_size) if batch_size else count).float()
+def _drawn_plan(
+    rows: Rows,
+    batch_size: int,
+    epochs: Ints,
+    secrets: Sequence[Secret] | None,
+    work: LocalWork,
+) -> DrawnPlan | None:
+    """Return the draws of DP-SGD; None without it."""
+    if work.dp is None:
+        return None
+    if secrets is None:
+        raise ValueError("DP-SGD needs a secret of each client to draw from")
+    return DrawnPlan(rows, batch_size, epochs, secrets, work.steps)
 
 
-def _private_gradients(
-    lifted: Lifted,
-    leaves: Sequence[Tensor],
-    x: Tensor,
-    residual: Tensor,
-    mask: Tensor,
-    head: Head,
-    dp: DpSgd,
-    noise: Sequence[np.random.Generator],
-    sizes: Tensor,
-) -> tuple[Tensor, list[Tensor]]:
-    """Return the raw outputs, and each client's clipped and noised mean gradient.
-
-    Every example is treated as a client of its own, with a copy of its client's parameters.
-    """
-    clients = leaves[0].shape[0]
-    each = x.shape[0] // clients
-    copies = [leaf.detach().repeat_interleave(each, dim=0).requires_grad_() for leaf in leaves]
-    lifted.bind(copies)
-    raw = lifted(x)
-    lifted.bind(leaves)
-    # A padded row has no point: its slope is zero, so what it is divided by does not matter.
-    weight = mask / mask.sum(1, keepdim=True).clamp_min(1)
-    slope = head.slope(raw.detach(), residual)
-    pull = slope * (weight.unsqueeze(-1) if head.outputs > 1 else weight)
-    own = gradients_of(raw, pull, copies)
-    norm = torch.stack([g.flatten(1).square().sum(1) for g in own]).sum(0).sqrt()
-    factor = (dp.clip / norm.clamp_min(1e-12)).clamp(max=1.0).view(clients, 1, each)
-    sums = [
-        torch.bmm(factor, g.reshape(clients, each, -1)).view(clients, *g.shape[1:]) for g in own
-    ]
-    one = lifted.plain([total[:1] for total in sums])
-    drawn = [noise_of(generator, one) for generator in noise[:clients]]
-    result = []
-    for k, total in enumerate(sums):
-        normal = lifted.kept(k, torch.stack([d[k][0] for d in drawn])).to(total.device)
-        mean = total + dp.noise_multiplier * dp.clip * normal
-        result.append(mean / sizes.view(-1, *[1] * (total.dim() - 1)))
-    return raw, result
+def _noised(lifted: Lifted, sums: list[Tensor], dp: DpSgd, plan: DrawnPlan) -> list[Tensor]:
+    """Return each client's noised mean gradient; the sums are overwritten."""
+    active = len(sums[0])
+    one = [tensor[0] for tensor in lifted.plain(sums)]
+    normal = dp_sgd.parted(plan.noise(active, lifted.parameters), one)
+    kept = [lifted.kept(k, own) for k, own in enumerate(normal)]
+    return dp_sgd.noised(sums, kept, dp, plan.expected[:active])

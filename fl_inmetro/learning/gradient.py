@@ -6,8 +6,9 @@ This plain loop is the specification of the cohort engine (`learning/cohort.py`)
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from fl_inmetro import seeds
 from fl_inmetro.config.models import Gradient
 from fl_inmetro.data.windows import Windows
+from fl_inmetro.learning import dp_sgd
 from fl_inmetro.learning.optimizers import optimizer_of
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.learning.work import (
@@ -33,6 +35,7 @@ from fl_inmetro.learning.work import (
 from fl_inmetro.metrics import Forecast
 from fl_inmetro.models.design import Design
 from fl_inmetro.models.heads import head_of
+from fl_inmetro.privacy.secret import Secret
 
 #: Windows per forward pass when forecasting.
 FORECAST_BATCH = 4096
@@ -100,6 +103,7 @@ class GradientLearner(ABC):
         seed: int,
         *,
         shift: Mapping[str, NDArray[Any]] | None = None,
+        secret: Secret | None = None,
         debug: bool = False,
     ) -> tuple[Arrays, float]:
         """Run the local epochs and return the delta w_k − w of every trained parameter.
@@ -110,9 +114,12 @@ class GradientLearner(ABC):
         `shift` is added to every gradient of the shared parameters it names. With SCAFFOLD, the
         mean of the gradients as they come, before anything is added to them, is returned under
         `CONTROL` and the name of each shared parameter.
+        With `work.dp`, windows are drawn and gradients noised from `secret`, which is of this
+        client and this training alone (`learning/dp_sgd.py`); the loss is NaN.
         Source: McMahan et al. (2017), Algorithm 1, ClientUpdate; `learning/control.py`.
 
         Raises:
+            ValueError: DP-SGD without a secret.
             StepError: In debug mode, the step that failed, or at which the loss was not finite.
         """
         rows = design.trainable()
@@ -131,27 +138,39 @@ class GradientLearner(ABC):
         }
         optimizer = optimizer_of(self.settings, parameters, work.rate)
         x, residual, known = (torch.from_numpy(a) for a in (rows.x, rows.residual, rows.known))
-        noise = np.random.default_rng(seeds.derive_seed(seed, "noise"))
         size = self.settings.batch_size or len(x)
         per_epoch = -(-len(x) // size) if size else 0
         last_epoch = steps_of(len(x), size, work.epochs, work.steps) - per_epoch
+        private: _PrivateSteps | None = None
+        if work.dp:
+            drawn = dp_sgd.Draws(dp_sgd.checked(work, secret), len(x), size)
+            private = _PrivateSteps(work.dp, drawn, parameters)
+            order = dp_sgd.batches(drawn, len(x), size, work)
+        else:
+            order = batches(len(x), size, work.epochs, seed, work.steps)
         loss_sum = point_sum = 0.0
         steps = 0
         with Watch(debug=debug) as watch:
-            for step, windows in enumerate(batches(len(x), size, work.epochs, seed, work.steps)):
+            for step, windows in enumerate(order):
                 watch.step = step
                 batch = torch.from_numpy(windows)
-                mask = known[batch]
-                points = float(mask.sum())
-                errors = self._penalties(module, x[batch], residual[batch])
-                loss = (errors * mask).sum() / points
-                if debug and not torch.isfinite(loss):
-                    raise StepError(step, f"the loss is {float(loss.detach())}")
-                if work.dp is None:
+                if private is None:
+                    mask = known[batch]
+                    points = float(mask.sum())
+                    errors = self._penalties(module, x[batch], residual[batch])
+                    loss = (errors * mask).sum() / points
                     gradients = list(torch.autograd.grad(loss, parameters))
+                    if debug:
+                        check_loss(step, float(loss.detach()))
                 else:
-                    losses = (errors * mask).sum(1) / mask.sum(1)
-                    gradients = _private_gradients(losses, parameters, work.dp, size, noise)
+                    # One by one: what is not finite in a window may not touch another.
+                    each = (slice(n, n + 1) for n in windows.tolist())
+                    losses = (
+                        (self._penalties(module, x[n], residual[n]) * known[n]).sum()
+                        / known[n].sum()
+                        for n in each
+                    )
+                    gradients = private(losses, step if debug else None)
                 steps += 1
                 for k, total in sums.items():
                     total += gradients[k]
@@ -160,7 +179,7 @@ class GradientLearner(ABC):
                 for k, constant in constants.items():
                     gradients[k] = gradients[k] + constant
                 optimizer.step(gradients)
-                if step >= last_epoch:
+                if step >= last_epoch and private is None:
                     loss_sum += float(loss.detach()) * points
                     point_sum += points
         deltas = {
@@ -217,8 +236,8 @@ class GradientLearner(ABC):
                     points = float(known[batch].sum())
                     errors = self._penalties(module, x[batch], residual[batch])
                     loss = (errors * known[batch]).sum() / points
-                    if debug and not torch.isfinite(loss):
-                        raise StepError(step, f"the loss is {float(loss.detach())}")
+                    if debug:
+                        check_loss(step, float(loss.detach()))
                     own = torch.autograd.grad(loss, list(shared.values()))
                     yield points / rows.points, float(loss.detach()), [g.double() for g in own]
 
@@ -279,28 +298,43 @@ def client_seed(root: int, client_id: str, round_: int) -> int:
     return seeds.derive_seed(root, "client", client_id, "round", round_)
 
 
-def noise_of(generator: np.random.Generator, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Return standard normal noise of the parameters' shapes, in their order."""
-    return [
-        torch.from_numpy(generator.standard_normal(tuple(p.shape), dtype=np.float32))
-        for p in parameters
-    ]
+def check_loss(step: int, loss: float, row: int = 0) -> None:
+    """Look at a loss, in debug mode.
+
+    Raises:
+        StepError: It is not finite.
+    """
+    if not math.isfinite(loss):
+        raise StepError(step, f"the loss is {loss}", row)
 
 
-def _private_gradients(
-    losses: Tensor, parameters: list[Tensor], dp: DpSgd, size: int, generator: np.random.Generator
-) -> list[Tensor]:
-    """Return the clipped and noised sum of the examples' gradients over the batch size."""
-    total = [torch.zeros_like(p) for p in parameters]
-    for example in losses:
-        own = torch.autograd.grad(example, parameters, retain_graph=True)
-        norm = torch.sqrt(sum((g.square().sum() for g in own), start=torch.zeros(())))
-        factor = float(torch.clamp(dp.clip / norm.clamp_min(1e-12), max=1.0))
-        torch._foreach_add_(total, list(own), alpha=factor)
-    noise = noise_of(generator, parameters)
-    torch._foreach_add_(total, noise, alpha=dp.noise_multiplier * dp.clip)
-    torch._foreach_div_(total, float(size))
-    return total
+class _PrivateSteps:
+    """Makes clipped and noised gradients of the losses of windows, one after the other."""
+
+    def __init__(self, dp: DpSgd, draws: dp_sgd.Draws, parameters: Sequence[Tensor]) -> None:
+        self._dp = dp
+        self._draws = draws
+        self._parameters = list(parameters)
+
+    def __call__(self, losses: Iterable[Tensor], step: int | None) -> list[Tensor]:
+        """Return (Σ clip(g_i, C) + noise) / (q_k n_k).
+
+        Args:
+            losses: Of each window in the batch, with its graph; perhaps none.
+            step: In debug mode, the number of the step.
+        """
+        total = [torch.zeros_like(p) for p in self._parameters]
+        for loss in losses:
+            if step is not None:
+                check_loss(step, float(loss.detach()))
+            own = torch.autograd.grad(loss, self._parameters)
+            norm = torch.sqrt(sum((g.square().sum() for g in own), start=torch.zeros(())))
+            if factor := float(dp_sgd.factors(norm, self._dp.clip)):  # 0 times infinity is no 0
+                torch._foreach_add_(total, list(own), alpha=factor)
+        room = np.empty(sum(p.numel() for p in self._parameters), np.float32)
+        self._draws.noise(room)
+        normal = dp_sgd.parted(torch.from_numpy(room), self._parameters)
+        return dp_sgd.noised(total, normal, self._dp, torch.tensor(self._draws.expected))
 
 
 @torch.no_grad()

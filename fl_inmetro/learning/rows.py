@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -125,3 +125,17 @@ class RowStore:
                 np.ascontiguousarray(part).tofile(self._files[name])
             self._files[name].flush()
             parts.clear()
+
+
+class StoredPopulation:
+    """Clients whose windows are in a `RowStore`."""
+
+    def __init__(self, client_ids: Sequence[str], rows: Rows, points: NDArray[np.float64]) -> None:
+        self.client_ids = client_ids
+        self.points = points
+        self.row_shape = tuple(rows.x.shape[1:])
+        self._rows = rows
+
+    def rows(self, members: Ints) -> Rows:
+        """Return the windows of some clients, without a copy."""
+        return self._rows.of_clients(members)

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from fl_inmetro.config.schema import Execution
+from fl_inmetro.learning import dp_sgd, noise_share
 from fl_inmetro.learning.cohort import Trained, train_chunk
 from fl_inmetro.learning.control import kept_after, shift_of
 from fl_inmetro.learning.gradient import GradientLearner, client_seed
@@ -32,6 +33,7 @@ from fl_inmetro.learning.probe import Probed, probe_chunk
 from fl_inmetro.learning.rows import Rows
 from fl_inmetro.learning.update import Arrays, Layout, UpdateBlock
 from fl_inmetro.learning.work import LocalWork, StepError
+from fl_inmetro.privacy.secret import Secret
 
 Ints = NDArray[np.int64]
 Item = TypeVar("Item")
@@ -143,6 +145,7 @@ class CohortTrainer:
         # A GPU is fed by one thread: several would only take turns.
         on_cpu = self._device.type == "cpu"
         self._workers = (execution.workers or available_cores()) if on_cpu else 1
+        self._stepped = not on_cpu
         self._debug = debug
         # Networks that are not at work: each has room for the parameters of one chunk.
         self._idle: deque[Lifted] = deque()
@@ -171,6 +174,7 @@ class CohortTrainer:
         private: Mapping[str, NDArray[np.float32]] | None = None,
         control: Arrays | None = None,
         own_controls: Mapping[str, NDArray[np.float32]] | None = None,
+        secret: Secret | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Digest | ClientFailure]:
         """Train the clients at `members` and yield what `digest` makes of each chunk's updates.
@@ -186,12 +190,17 @@ class CohortTrainer:
             private: Private parameters of the whole population, each (K, …); changed in place.
             control: The server's control variate, for SCAFFOLD.
             own_controls: Control variates of the whole population, each (K, …); changed in place.
+            secret: What `work.dp` and `work.share` draw from, by client and round; of this
+                training alone.
             should_stop: Looked at now and then between steps of a long chunk.
 
         Raises:
             Stopped: `should_stop` said so.
             ClientError: In debug mode, the first failure.
+            ValueError: Noise is asked for, and there is no secret to draw it from.
         """
+        if not work.tells_loss:
+            secret = dp_sgd.checked(work, secret)
         private, own_controls = private or {}, own_controls or {}
         network = self._network(state, stepped=False)
         shared = {name: state[name] for name in network.names if name not in private}
@@ -199,7 +208,7 @@ class CohortTrainer:
         self._idle.append(network)
         sent = layout.with_control() if work.control == "scaffold" else layout
         epochs = np.full(len(members), work.epochs) if epochs is None else epochs
-        stepped = work.dp is not None or self._device.type != "cpu"
+        stepped = work.dp is not None or self._stepped
 
         over = threading.Event()
         next_look = time.monotonic() + _LOOK_S
@@ -219,6 +228,7 @@ class CohortTrainer:
             names = [self._population.client_ids[k] for k in chosen]
             rows = self._population.rows(chosen).to(self._device)
             client_seeds = [client_seed(root_seed, name, round_) for name in names]
+            secrets = [dp_sgd.client_secret(secret, name, round_) for name in names if secret]
             own = {name: values[chosen] for name, values in private.items()}
             own_control = {name: values[chosen] for name, values in own_controls.items()}
 
@@ -248,16 +258,21 @@ class CohortTrainer:
                     client_seeds[part],
                     private=_part(own, part),
                     shift=shift_of(work, before, control, stacked=True),
+                    secrets=secrets[part] if work.dp else None,
                     layout=layout,
                     debug=self._debug,
                     check=check,
                 )
                 after = kept_after(work, before, sent.stacked(result.matrix))
                 if result.private or after:
-                    sound = _sound(result, after)
+                    # What has noise in it tells nothing by being sound; a loss would.
+                    sound = _sound(result, after, losses=work.dp is None)
                     for memory, kept in ((private, result.private), (own_controls, after)):
                         for name, values in kept.items():
                             memory[name][chosen[part][sound]] = values[sound]
+                if work.share:
+                    noise_share.noised_rows(result.matrix, layout, work.share, secrets[part])
+                    result = replace(result, losses=np.full_like(result.losses, np.nan))
                 return result
 
             def block(part: slice) -> UpdateBlock:
@@ -319,22 +334,20 @@ class CohortTrainer:
         return Lifted(self._learner.module(state).to(self._device), stepped=stepped)
 
     def _chunk(self, state: Arrays, work: LocalWork) -> int:
-        network = self._network(state, stepped=False)
+        # Each window's gradient is taken from recurrent layers that step through time.
+        network = self._network(state, stepped=work.dp is not None or self._stepped)
         self._idle.append(network)
-        size = self._execution.chunk or network.clients_at_once(self._population.row_shape)
-        if work.dp is None:
-            return size
-        # Every example has a copy of its client's parameters.
-        return max(1, size // (self._learner.settings.batch_size or 32))
+        return self._execution.chunk or network.clients_at_once(self._population.row_shape)
 
 
 def _part(stacked: Mapping[str, NDArray[np.float32]], part: slice) -> Arrays:
     return {name: values[part] for name, values in stacked.items()}
 
 
-def _sound(result: Trained, control: Arrays) -> NDArray[np.bool_]:
+def _sound(result: Trained, control: Arrays, *, losses: bool) -> NDArray[np.bool_]:
     """Tell whose numbers are finite: a client whose are not keeps the values it had."""
-    sound = np.isfinite(result.losses) & np.isfinite(result.matrix).all(axis=1)
+    sound: NDArray[np.bool_] = np.isfinite(result.losses) | (not losses)
+    sound &= np.isfinite(result.matrix).all(axis=1)
     for values in (*result.private.values(), *control.values()):
         sound &= np.isfinite(values.reshape(len(values), -1)).all(axis=1)
     return sound

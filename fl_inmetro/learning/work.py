@@ -22,19 +22,50 @@ CONTROL = "control."
 
 @dataclass(frozen=True)
 class DpSgd:
-    """Gradients clipped example by example, with noise on their sum.
+    """Gradients clipped window by window, with noise on their sum (`learning/dp_sgd.py`).
 
-    A step is (Σ clip(g_i, C) + N(0, (σC)²)) / B, B the batch size that was asked for, also where a
-    last batch is smaller. An example is one window. No guarantee is computed here.
+    A step is (Σ clip(g_i, C) + N(0, (zC)²)) / (q_k n_k), over the windows that are drawn, each by
+    itself with chance q_k = `sampling_rate`. The number of steps is fixed: `steps_of`. What it
+    promises is accounted elsewhere (`privacy/`).
     Source: Abadi et al. (2016), "Deep Learning with Differential Privacy", Algorithm 1.
 
     Attributes:
-        clip: C, the largest L2 norm of an example's gradient over all parameters.
-        noise_multiplier: σ.
+        clip: C, the largest L2 norm of a window's gradient over all parameters.
+        noise_multiplier: z.
+
+    Raises:
+        ValueError: A clip that is not above zero, a multiplier below it, or one not finite.
     """
 
     clip: float
     noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        _check_noise(self.clip, self.noise_multiplier)
+
+
+@dataclass(frozen=True)
+class NoiseShare:
+    """A client's part of the noise on the sum of updates (`learning/noise_share.py`).
+
+    Attributes:
+        clip: Largest L2 norm of the client's whole shared update.
+        sigma: Standard deviation of what the client adds to each number of it.
+
+    Raises:
+        ValueError: A clip that is not above zero, a deviation below it, or one not finite.
+    """
+
+    clip: float
+    sigma: float
+
+    def __post_init__(self) -> None:
+        _check_noise(self.clip, self.sigma)
+
+
+def _check_noise(clip: float, noise: float) -> None:
+    if not (0 < clip < math.inf and 0 <= noise < math.inf):
+        raise ValueError(f"a clip of {clip:g} with noise of {noise:g} protects nobody")
 
 
 @dataclass(frozen=True)
@@ -47,7 +78,8 @@ class LocalWork:
         rate: The local learning rate, as a share of the model's own.
         mu: Weight of the proximal term (mu/2)·‖w − w_global‖² on the shared parameters.
             Source: Li et al. (2020), "Federated Optimization in Heterogeneous Networks", eq. 2.
-        dp: Clip and noise the gradients.
+        dp: Clip and noise the gradients, window by window.
+        share: Clip and noise the update as a whole, before it leaves the client.
         control: What corrects the drift of a client's steps (`learning/control.py`).
         alpha: Weight α of FedDyn's regulariser; 0 for everything else.
         start_loss: Also answer with the mean loss over all known points at the received model.
@@ -66,15 +98,28 @@ class LocalWork:
     probe: bool = False
     steps: int = 0
     rate: float = 1.0
+    share: NoiseShare | None = None
+
+    @property
+    def tells_loss(self) -> bool:
+        """Whether a reply may say the training loss: it has no noise."""
+        return self.dp is None and self.share is None
 
     def __post_init__(self) -> None:
         if self.control not in get_args(Control):
             raise ValueError(f"there is no control variate `{self.control}`")
         if (self.control == "feddyn") != (self.alpha > 0):
             raise ValueError("`alpha` above 0 goes with `feddyn`, and with nothing else")
-        if self.probe and (self.control != "none" or self.dp is not None):
+        if self.probe and (self.control != "none" or not self.tells_loss):
             # The whole gradient would leave the client neither clipped nor noised.
-            raise ValueError("a probe has no control variate, and cannot keep to DP-SGD")
+            raise ValueError("a probe has no control variate, and cannot keep to DP-SGD or noise")
+        if self.start_loss and not self.tells_loss:
+            raise ValueError("`start_loss` would leave the client without noise")
+        if self.dp is not None and self.share is not None:
+            raise ValueError("noise on the gradients and on the update: choose one of them")
+        if self.share is not None and self.control == "scaffold":
+            # With `dp` it may: it is the mean of gradients that are clipped and noised already.
+            raise ValueError("SCAFFOLD's control variate would leave the client without noise")
 
 
 class StepError(Exception):
@@ -132,6 +177,15 @@ def steps_of(windows: int, size: int, epochs: int, most: int = 0) -> int:
         return 0
     whole = epochs * -(-windows // (size or windows))
     return min(whole, most) if most else whole
+
+
+def sampling_rate(windows: int, size: int) -> float:
+    """Return q_k = min(1, B / n_k): the chance of each window to be in a step's batch.
+
+    >>> sampling_rate(64, 32), sampling_rate(20, 32), sampling_rate(20, 0)
+    (0.5, 1.0, 1.0)
+    """
+    return min(1.0, size / windows) if size and windows else 1.0
 
 
 def _whole_batches(n: int, size: int, epochs: int, seed: int) -> Iterator[Ints]:

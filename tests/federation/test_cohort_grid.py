@@ -21,7 +21,8 @@ from fl_inmetro.learning.neural import WindowMlpLearner
 from fl_inmetro.learning.rows import Rows, RowStore
 from fl_inmetro.learning.trainer import in_order
 from fl_inmetro.learning.update import Arrays
-from fl_inmetro.learning.work import DpSgd, LocalWork
+from fl_inmetro.learning.work import DpSgd, LocalWork, NoiseShare
+from fl_inmetro.privacy.secret import Secret
 from tests.engines import ENGINES, apart, federated, grid_of, same_bits
 from tests.federation.cohorts import ALL, NETWORK, ONCE, ask, started, updates_of
 from tests.learning.ragged import OPTIMIZERS, clients, config, learner, workers
@@ -223,19 +224,45 @@ def test_a_network_without_a_batched_form_is_trained_one_by_one_as_by_the_loop(p
 
 
 @pytest.mark.parametrize("model", ["mlp", "gru", "patchtst"])
-def test_clipping_travels_and_the_engines_agree(model):
+@pytest.mark.parametrize("noise", [{"dp": DpSgd(0.1, 0.5)}, {"share": NoiseShare(0.1, 0.01)}])
+def test_noise_travels_and_the_engines_agree(model, noise):
     made = learner(model, batch_size=8, eta_l=1e-3)
-    request = messages.TrainRequest(1, work=LocalWork(2, dp=DpSgd(0.1, 0.5)))
+    request = messages.TrainRequest(1, work=LocalWork(2, **noise))
     assert messages.TrainRequest.of(request.to_config()) == request
-    ends = []
+    ends, plain = [], messages.TrainRequest(1, work=LocalWork(2))
     for engine in ENGINES:
-        grid = grid_of(engine, workers(made))
+        grid = grid_of(engine, workers(made), secret=Secret(bytes(32)))
         _, state = enrol(grid, made, 0, 60)
-        ends.append(
-            [messages.unpack(r.content.array_records["arrays"]) for r in ask(grid, state, request)]
-        )
+        replies = ask(grid, state, request)
+        ends.append([messages.unpack(r.content.array_records["arrays"]) for r in replies])
+        losses = [
+            [r.content.metric_records["metrics"]["loss"] for r in answers]
+            for answers in (replies, ask(grid, state, plain))
+        ]
+        assert np.isnan(losses[0]).all()  # it would have no noise
+        assert np.isfinite(losses[1]).all()
     for one, other in zip(*ends, strict=True):
         assert apart(add(state, one), add(state, other)) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("noise", [{"dp": DpSgd(0.1, 0.5)}, {"share": NoiseShare(0.1, 0.01)}])
+def test_the_same_secret_gives_the_same_bits_and_no_secret_gives_others(engine, noise):
+    """A resumed run is the uninterrupted one; two runs have nothing in common."""
+    made = learner("mlp", batch_size=8)
+    secret = Secret(bytes(range(32)))
+
+    def deltas(round_: int, secret: Secret | None) -> list[Arrays]:
+        grid = grid_of(engine, workers(made), secret=secret)
+        _, state = enrol(grid, made, 0, 60)
+        request = messages.TrainRequest(round_, work=LocalWork(**noise))
+        replies = ask(grid, state, request)
+        return [messages.unpack(r.content.array_records["arrays"]) for r in replies]
+
+    first = deltas(1, secret)
+    assert all(same_bits(a, b) for a, b in zip(first, deltas(1, secret), strict=True))
+    for others in (deltas(2, secret), deltas(1, secret.child("x")), deltas(1, None)):
+        assert not any(same_bits(a, b) for a, b in zip(first, others, strict=True))
 
 
 def add(state: Arrays, delta: Arrays) -> Arrays:

@@ -6,6 +6,7 @@ import torch
 
 from fl_inmetro.config.models import NLinear
 from fl_inmetro.learning.cohort import train_chunk
+from fl_inmetro.learning.dp_sgd import client_secret
 from fl_inmetro.learning.gradient import GradientLearner, client_seed
 from fl_inmetro.learning.lift import Lifted
 from fl_inmetro.learning.neural import NLinearLearner
@@ -13,10 +14,12 @@ from fl_inmetro.learning.rows import Rows, RowStore, training_arrays
 from fl_inmetro.learning.update import Arrays, Layout
 from fl_inmetro.learning.work import DpSgd, LocalWork
 from fl_inmetro.models.design import Design
+from fl_inmetro.privacy.secret import Secret
 from tests.engines import apart, flat
 from tests.learning.ragged import SIZES, learner, state_of, workers
 
-Deltas = list[Arrays]
+#: A fixed one, so that what is drawn here is the same each time.
+ROOT = Secret(b"not a secret: 32 bytes of a test")
 
 
 def design(x: list, residual: list, known: list | None = None) -> Design:
@@ -35,20 +38,34 @@ def zeros() -> Arrays:
     return {"linear.weight": np.zeros((1, 2), np.float32), "linear.bias": np.zeros(1, np.float32)}
 
 
-def by(engine: str, made: GradientLearner, state: Arrays, designs: list[Design], work: LocalWork):
+def by(
+    engine: str,
+    made: GradientLearner,
+    state: Arrays,
+    designs: list[Design],
+    work: LocalWork,
+    round_: int = 1,
+):
     """The deltas of clients d0, d1, … on one engine."""
     client_seeds = [client_seed(2, f"d{k}", 1) for k in range(len(designs))]
+    secrets = [client_secret(ROOT, f"d{k}", round_) for k in range(len(designs))]
     if engine == "loop":
         both = zip(designs, client_seeds, strict=True)
-        return [made.update(state, one, work, seed)[0] for one, seed in both]
+        done = [
+            made.update(state, one, work, seed, secret=own)
+            for (one, seed), own in zip(both, secrets, strict=True)
+        ]
+        assert all(np.isnan(loss) for _, loss in done)  # it would have no noise
+        return [deltas for deltas, _ in done]
     store = RowStore()
     for one in designs:
         store.append(training_arrays(one))
     count = np.array([len(training_arrays(one)["x"]) for one in designs])
-    lifted = Lifted(made.module(state), stepped=True)
+    lifted = Lifted(made.module(state))
     rows = Rows.of(store.finish(), count)
     epochs = np.full(len(designs), work.epochs)
-    done = train_chunk(made, lifted, state, rows, work, epochs, client_seeds)
+    done = train_chunk(made, lifted, state, rows, work, epochs, client_seeds, secrets=secrets)
+    assert np.isnan(done.losses).all()
     layout = Layout.of({name: state[name] for name in lifted.names}, lifted.turned)
     return [layout.arrays(row) for row in done.matrix]
 
@@ -86,22 +103,31 @@ def test_an_example_is_the_mean_of_its_known_points_by_hand(engine):
 
 
 @both_engines
-def test_a_small_batch_is_divided_by_the_size_that_was_asked_for(engine):
-    # One window, x = (1, 0), r = 2: gradient (−4, 0 | −4), no clip; over 8, η = 0.1: 0.05.
-    one = design([[1, 0]], [[2]])
-    work = LocalWork(dp=DpSgd(100.0, 0.0))
-    (delta,) = by(engine, nlinear(batch_size=8), zeros(), [one], work)
-    np.testing.assert_allclose(delta["linear.weight"], [[0.05, 0]], rtol=1e-6)
+def test_a_sum_is_divided_by_the_batch_that_is_expected(engine):
+    """x = (1, 0), r = 2: gradient (−4, 0 | −4), no clip, η = 0.1.
+
+    Of one window in batches of 8, q = 1: one is expected, 0.4. Of four alike in batches of 2,
+    q = 1/2 and two are expected: m drawn ones move 0.4·m/2, also where m is not two.
+    """
+    work = LocalWork(steps=1, dp=DpSgd(100.0, 0.0))
+    (delta,) = by(engine, nlinear(batch_size=8), zeros(), [design([[1, 0]], [[2]])], work)
+    np.testing.assert_allclose(delta["linear.weight"], [[0.4, 0]], rtol=1e-6)
+    alike = [design([[1, 0]] * 4, [[2]] * 4)] * 60
+    moved = np.array([flat(d)[1] for d in by(engine, nlinear(batch_size=2), zeros(), alike, work)])
+    drawn = moved / 0.2
+    np.testing.assert_allclose(drawn, drawn.round(), atol=1e-5)
+    assert set(drawn.round()) == {0, 1, 2, 3, 4}  # the chance to miss one of them: 4 %, if 60 drew
 
 
 @both_engines
 def test_without_noise_and_clip_it_is_plain_training(engine):
-    """Where all examples have as many known points, the mean of means is the mean."""
+    """Where all windows have as many known points, the mean of means is the mean (q = 1)."""
     rng = np.random.default_rng(0)
     one = design(rng.normal(size=(8, 2)), rng.normal(size=(8, 1)))
     private = LocalWork(3, mu=0.1, dp=DpSgd(1e6, 0.0))
-    (clipped,) = by(engine, nlinear(batch_size=4), zeros(), [one], private)
-    (plain,) = by(engine, nlinear(batch_size=4), zeros(), [one], LocalWork(3, mu=0.1))
+    (clipped,) = by(engine, nlinear(batch_size=8), zeros(), [one], private)
+    plain, _ = nlinear(batch_size=8).update(zeros(), one, LocalWork(3, mu=0.1), 5)
+    assert np.linalg.norm(flat(plain)) > 0.05
     assert apart(clipped, plain) < 1e-5
 
 
@@ -155,7 +181,7 @@ def add(state: Arrays, delta: Arrays) -> Arrays:
 
 @both_engines
 def test_noise_has_its_deviation_and_is_each_clients_own(engine):
-    """From an optimum (r = 0) only the noise moves: Δ = −η·σC·N(0, 1)/B.
+    """From an optimum (r = 0) only the noise moves: Δ = −η·zC·N(0, 1)/(q_k n_k), here over 1.
 
     300 clients × 3 parameters: the deviation of an estimated deviation is 1/√(2·900) = 2.4 %.
     """
@@ -163,7 +189,7 @@ def test_noise_has_its_deviation_and_is_each_clients_own(engine):
     work = LocalWork(dp=DpSgd(2.0, 1.5))
     made = nlinear(batch_size=4)
     drawn = np.array([flat(d) for d in by(engine, made, zeros(), designs, work)])
-    expected = 0.1 * 1.5 * 2.0 / 4
+    expected = 0.1 * 1.5 * 2.0
     assert drawn.std() == pytest.approx(expected, rel=0.08)
     assert abs(drawn.mean()) < 4 * expected / 30
     assert len(np.unique(drawn[:, 0])) == 300
