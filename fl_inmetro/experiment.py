@@ -25,6 +25,7 @@ from fl_inmetro.fallback import keep_profile
 from fl_inmetro.federation.cohort_grid import CohortGrid
 from fl_inmetro.federation.grids import Interrupted, LoopGrid
 from fl_inmetro.federation.joint import of_cluster
+from fl_inmetro.federation.spending import Account
 from fl_inmetro.federation.training import Outcome, train_group
 from fl_inmetro.learning.client import ClientData, ClientWorker, added_up, past_scale
 from fl_inmetro.learning.protocol import score_test
@@ -50,6 +51,8 @@ from fl_inmetro.plan import (
     jobs_of,
     settings_of,
 )
+from fl_inmetro.privacy.secret import Secret
+from fl_inmetro.protected import check_privacy, close_account, days_in_windows, open_account
 from fl_inmetro.runs.forecasts import save_forecasts
 from fl_inmetro.runs.layout import FORECASTS as FORECAST_FILE
 from fl_inmetro.runs.recorder import Recorder
@@ -97,6 +100,8 @@ def execute(
         check_clusters(config, model)
     check_sizes(config, parted, prepared.clients)
     check_sums(config, jobs_of(config, kind))
+    check_privacy(config, jobs_of(config, kind), warm=starts is not None)
+    account = open_account(config, jobs_of(config, kind), recorder, emit)
     rows: list[pa.Table] = []
     for name in baselines_of(config, kind):
         started = time.perf_counter()
@@ -109,7 +114,8 @@ def execute(
     done: dict[Job, Done] = {}
     shown: dict[Job, Done] = {}  # as scored: calibrated, where that is asked for
     for job in jobs_of(config, kind):
-        make: Callable[..., Done] = _derive if job.is_derived else partial(_run_job, starts=starts)
+        train = partial(_run_job, starts=starts, account=account)
+        make: Callable[..., Done] = _derive if job.is_derived else train
         own = make(job, config, prepared, recorder, emit, should_stop, done, grid, debug=debug)
         done[job] = own
         for doubt in doubts_of(job, config, prepared.clients, done) if job.is_derived else ():
@@ -130,7 +136,9 @@ def execute(
         cost |= _by_protocol(config, own.measured)
         alone = shown.get(Job(job.model, "local"))
         emit(_scored(job.model, job.training, own.sums, alone.sums if alone else {}, **cost))
-    if any(job.training != "local" for job in jobs_of(config, kind)):  # else nothing is shared
+    if account:
+        close_account(account, emit)
+    elif any(job.training != "local" for job in jobs_of(config, kind)):  # else nothing is shared
         keep_profile(prepared, recorder)
     save_forecasts(rows, recorder.path / FORECAST_FILE, {"fl_inmetro.run": recorder.path.name})
 
@@ -147,6 +155,7 @@ def _run_job(
     *,
     debug: bool,
     starts: Starts | None = None,
+    account: Account | None = None,
 ) -> Done:
     """Train the federations of a job."""
     del before  # what is trained depends on nothing that was
@@ -167,7 +176,11 @@ def _run_job(
     done = Done(n_bytes=parted.bytes_up if parted else 0)
     for group, members in groups:
         workers = [ClientWorker(client, learner) for client in members]
-        grid = nodes or _grid(config, workers, should_stop, debug=debug)
+        spending = None
+        if account and job.training == "federated":
+            spending = account.group(group.key, days_in_windows(learner, members))
+        secret = spending.secret if spending else None
+        grid = nodes or _grid(config, workers, should_stop, secret, debug=debug)
 
         def rewind(round_: int, number: int = group.number) -> None:
             if recorder.resumed:
@@ -185,6 +198,7 @@ def _run_job(
                 _most_points(job, prepared),
                 starts(job, group.name) if starts and not parted else None,
                 parted.choices(config.clusters, config.seed) if parted and by_choice else None,
+                spending,
             )
         except FederationError as error:
             if job.training != "local":
@@ -299,13 +313,14 @@ def _grid(
     config: RunConfig,
     workers: Sequence[ClientWorker],
     should_stop: Callable[[], bool],
+    secret: Secret | None,
     *,
     debug: bool,
 ) -> LoopGrid:
     """Return the nodes of this process, for the engine that the configuration names."""
     if config.engine == "loop":
-        return LoopGrid(workers, should_stop, debug=debug)
-    return CohortGrid(workers, config.execution, should_stop, debug=debug)
+        return LoopGrid(workers, should_stop, debug=debug, secret=secret)
+    return CohortGrid(workers, config.execution, should_stop, debug=debug, secret=secret)
 
 
 def _bytes_moved(job: Job, n_bytes: int, prepared: Prepared) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from fl_inmetro import events
@@ -71,6 +70,14 @@ def open_account(
         text = "under [privacy] the model of the last round is kept: to choose by errors tells them"
         emit(events.Note("info", text))
     return Account(config.privacy, recorder.path.name, config.name, keep, kept, emit)
+
+
+def close_account(account: Account, emit: events.Emit) -> None:
+    """Sum up what a run that is done has spent, and forget its secret."""
+    delta = account.settings.delta
+    for model, (spent, plan) in account.close().items():
+        text = f"privacy: {model} has spent epsilon {spent:.4g} of {plan:.4g} at delta {delta:g}"
+        emit(events.Note("info", text))
 
 
 def days_in_windows(learner: Learner, clients: Iterable[ClientData]) -> int:
@@ -156,9 +163,3 @@ def _faults(
             "warm start",
             "begin anew, or train without `[privacy]`",
         )
-
-
-def account_file(run: Path) -> dict[str, Any] | None:
-    """Return what a run says of its privacy; None where it protects nobody."""
-    path = run / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

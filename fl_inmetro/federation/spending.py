@@ -55,6 +55,7 @@ class Account:
         self.run = run
         self.emit = emit
         self._keep = keep
+        self._groups: dict[str, GroupAccount] = {}
         folder = Path(kept["ledger"]) if kept else Path(settings.ledger).absolute()
         owner = Owner(federation)
         if kept and kept["releases"] and not (folder / "federation.ledger").is_file():
@@ -86,11 +87,24 @@ class Account:
             key: Name of its model, for example `mlp-federated-g0000`.
             group: Training windows that a day is in, for `client-day`.
         """
-        return GroupAccount(self, key, group if self.settings.protect == "client-day" else 1)
+        one = GroupAccount(self, key, group if self.settings.protect == "client-day" else 1)
+        self._groups[key] = one
+        return one
 
-    def close(self) -> None:
-        """Forget the secret of a run that is done: nobody has any use of it but to undo noise."""
+    def close(self) -> dict[str, tuple[float, float]]:
+        """Sum up a run that is done, and forget its secret.
+
+        Nobody has any use of the secret then but to undo the noise.
+
+        Returns:
+            Model to ε that was spent, and that was planned.
+        """
+        spent = {key: one.spent() for key, one in self._groups.items()}
+        for key, epsilon in spent.items():
+            self.note(key, {"spent": epsilon})
         (self.ledger.path.parent / "secrets" / f"{self.run}.secret").unlink(missing_ok=True)
+        models = self.record["models"]
+        return {key: (epsilon, models[key]["epsilon"]) for key, epsilon in spent.items()}
 
     def note(self, key: str, values: Mapping[str, Any]) -> None:
         """Keep something about one federation with the run."""

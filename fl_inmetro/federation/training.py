@@ -23,9 +23,11 @@ from fl_inmetro.federation.joint import Choices
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.planner import RoundPlanner
 from fl_inmetro.federation.progress import Progress, begin, unpacked
+from fl_inmetro.federation.protection import by_example
 from fl_inmetro.federation.recipes import compose, merge_for
 from fl_inmetro.federation.roster import Roster, enrol
 from fl_inmetro.federation.selection import SAMPLERS
+from fl_inmetro.federation.spending import GroupAccount
 from fl_inmetro.federation.strategies import FederatedStrategy
 from fl_inmetro.federation.virtual_time import fleet_of
 from fl_inmetro.learning.private import PrivateFleet
@@ -100,6 +102,7 @@ def train_group(
     most_points: int | None = None,
     start: Arrays | None = None,
     choices: Choices | None = None,
+    spending: GroupAccount | None = None,
 ) -> Outcome:
     """Train, keep the best model on the shelf, and score it on the test windows.
 
@@ -107,9 +110,22 @@ def train_group(
     after `rewind(round)` has removed what was recorded beyond it. No client may claim more than
     `most_points` training points. With `start`, the first round begins from that model as it is,
     its standardisation included, and not from one that is drawn; sums in closed form need none.
-    With `choices` the clients train several models, and the state is a joint one.
+    With `choices` the clients train several models, and the state is a joint one. With `spending`
+    what leaves the clients is clipped and noised as `[privacy]` says, and noted before it counts.
+
+    Raises:
+        ConfigError: FL418, `[privacy]` protects somebody, and there is no account.
     """
     settings = config.federation
+    if config.privacy.enabled and spending is None:
+        raise ConfigError(
+            Fault(
+                "FL418",
+                "this trains without noise, and `[privacy]` protects somebody",
+                f"[privacy] protect = {config.privacy.protect!r}",
+                "`--set privacy.protect=nobody`, where the readings may be used so",
+            )
+        )
     started = time.perf_counter()
     roster, initial = enrol(
         grid,
@@ -170,6 +186,9 @@ def train_group(
         settings.local_steps,
         settings.num_server_rounds,
     )
+    if spending:
+        parts = by_example(spending, config, learner, roster, merge, work, None)
+        merge, work = parts.merge, parts.work
     planner = None
     if config.virtual_time.enabled:
         planner = RoundPlanner(

@@ -8,6 +8,7 @@ import numpy as np
 
 from fl_inmetro.i18n import Language, number, text
 from fl_inmetro.report import view
+from fl_inmetro.report.privacy import account_of
 from fl_inmetro.report.view import Line
 from fl_inmetro.report.words import (
     byte_count,
@@ -81,11 +82,16 @@ def limits(record: RunRecord, lang: Language) -> list[str]:
         (0 < clients < FEW_CLIENTS, "few"),
         (not _covered(view.score_of(record, line)), "point"),
         (_covered(view.score_of(record, line)), "quantiles"),
-        (any(s["training"] in ("federated", "clustered") for s in record.stages()), "privacy"),
+        (_shares(record) and account_of(record) is None, "privacy"),
         (any(row["training"] == "centralised" for row in scores), "pooled"),
     ]
     values = {"seed": record.manifest.get("seed"), "clients": clients}
     return [text(f"report.limits.{key}", lang, **values) for holds, key in wanted if holds]
+
+
+def _shares(record: RunRecord) -> bool:
+    """Whether updates left the clients."""
+    return any(s["training"] in ("federated", "clustered") for s in record.stages())
 
 
 def step(record: RunRecord, lang: Language) -> str:

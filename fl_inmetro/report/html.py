@@ -13,6 +13,7 @@ from fl_inmetro.report import results, sections
 from fl_inmetro.report.findings import findings, limits
 from fl_inmetro.report.fleet import fleet
 from fl_inmetro.report.markup import bullets, code
+from fl_inmetro.report.privacy import privacy
 from fl_inmetro.report.uncertainty import uncertainty
 from fl_inmetro.runs.layout import write_whole
 from fl_inmetro.runs.record import RunRecord
@@ -50,6 +51,7 @@ def render(record: RunRecord, lang: Language) -> str:
         ("fleet", fleet(record, lang)),
         ("training", sections.training(record, lang)),
         ("forecasts", sections.forecasts(record, lang)),
+        ("privacy", privacy(record, lang)),
         ("data", sections.data(record, lang)),
         ("method", sections.method(record, lang)),
         ("reproduce", sections.reproduce(record, lang)),
