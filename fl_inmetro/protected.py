@@ -8,7 +8,7 @@ from typing import Any
 
 from fl_inmetro import events
 from fl_inmetro.config.schema import ENSEMBLE, RunConfig
-from fl_inmetro.errors import ConfigError, Fault
+from fl_inmetro.errors import PrivacyError, Fault
 from fl_inmetro.federation.recipes import compose
 from fl_inmetro.federation.spending import Account
 from fl_inmetro.learning.client import ClientData
@@ -37,7 +37,7 @@ def check_privacy(
         on_nodes: Whether the clients are nodes of Flower.
 
     Raises:
-        ConfigError: FL417, a fault for each part that does not.
+        PrivacyError: FL417, a fault for each part that does not.
     """
     if not config.privacy.enabled:
         return
@@ -46,7 +46,7 @@ def check_privacy(
         for what, where, hint in _faults(config, jobs, warm=warm, on_nodes=on_nodes)
     ]
     if faults:
-        raise ConfigError(faults)
+        raise PrivacyError(faults)
 
 
 def open_account(

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from fl_inmetro import events
 from fl_inmetro.config.schema import RunConfig
-from fl_inmetro.errors import ConfigError, Fault, RunError
+from fl_inmetro.errors import ConfigError, Fault, PrivacyError, RunError
 from fl_inmetro.federation.buffered import BufferedStrategy
 from fl_inmetro.federation.foreign import ForeignStrategy, strategy_of
 from fl_inmetro.federation.grids import LoopGrid
@@ -114,11 +114,11 @@ def train_group(
     what leaves the clients is clipped and noised as `[privacy]` says, and noted before it counts.
 
     Raises:
-        ConfigError: FL418, `[privacy]` protects somebody, and there is no account.
+        PrivacyError: FL418, `[privacy]` protects somebody, and there is no account.
     """
     settings = config.federation
     if config.privacy.enabled and spending is None:
-        raise ConfigError(
+        raise PrivacyError(
             Fault(
                 "FL418",
                 "this trains without noise, and `[privacy]` protects somebody",
