@@ -8,7 +8,7 @@ from typing import Any
 
 from fl_inmetro import events
 from fl_inmetro.config.schema import ENSEMBLE, RunConfig
-from fl_inmetro.errors import PrivacyError, Fault
+from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.federation.recipes import compose
 from fl_inmetro.federation.spending import Account
 from fl_inmetro.learning.client import ClientData
