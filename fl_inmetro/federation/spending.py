@@ -11,10 +11,10 @@ from typing import Any
 
 from fl_inmetro import events as ev
 from fl_inmetro.config.privacy import Privacy
-from fl_inmetro.errors import BudgetError, Fault, PrivacyError
+from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.learning.work import steps_of
 from fl_inmetro.privacy import accountant
-from fl_inmetro.privacy.budget import Accountant, Budget
+from fl_inmetro.privacy.budget import Accountant, Budget, over_budget
 from fl_inmetro.privacy.ledger import Ledger, Owner
 from fl_inmetro.privacy.mechanism import Events, Gaussian, Sampling
 from fl_inmetro.privacy.plan import Planned, planned
@@ -228,15 +228,7 @@ class GroupAccount:
         if total <= budget:
             return
         spent = accountant.account(before, self.settings.delta).epsilon if before else 0.0
-        raise BudgetError(
-            Fault(
-                "FL422",
-                f"with this run epsilon would go from {spent:.4g} to {total:.4g} at delta "
-                f"{self.settings.delta:g}; the budget of this federation is {budget:g}",
-                f"{ledger.path}: run {own}",
-                "ask for a smaller `[privacy] epsilon`, for fewer rounds, or stop here",
-            )
-        )
+        raise over_budget((spent, total), budget, self.settings.delta, f"{ledger.path}: run {own}")
 
     # ------------------------------------------------------------------------------ spend
     def note(

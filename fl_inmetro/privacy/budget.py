@@ -186,6 +186,29 @@ def refuse_excess(
         raise BudgetError(faults)
 
 
+def over_budget(
+    epsilon: tuple[float, float], budget: float, delta: float, where: str
+) -> BudgetError:
+    """Return the error of a run that does not fit what is left of a federation's budget.
+
+    Args:
+        epsilon: ε before the run, and with it.
+        budget: The most that is allowed.
+        delta: δ of both.
+        where: Names the ledger and the run.
+    """
+    before, after = epsilon
+    return BudgetError(
+        Fault(
+            "FL422",
+            f"with this run epsilon would go from {before:.4g} to {after:.4g} at delta {delta:g}; "
+            f"the budget of this federation is {budget:g}",
+            where,
+            "ask for a smaller `[privacy] epsilon`, for fewer rounds, or stop here",
+        )
+    )
+
+
 # ------------------------------------------------------------------------------ internals
 def _what_would_work(verdict: Verdict, wanted: Release, account: Accountant) -> str:
     """Look for the noise with which this release would fit."""
