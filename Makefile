@@ -11,7 +11,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run compare flower test test-flower lint format bench bench-rules bench-strategies bench-zoo clean
+.PHONY: help install run compare flower test test-flower lint format bench bench-rules bench-strategies bench-dp bench-zoo clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-rules: $(STAMP) ## Measure every aggregation rule on 1,000 clients of 100,
 
 bench-strategies: $(STAMP) ## Compare every strategy on real buildings, three seeds (FL_INMETRO_DATA; an hour)
 	$(BIN)/python benchmarks/strategies.py
+
+bench-dp: $(STAMP) ## Measure a private step beside a plain one, and beside Opacus where it is installed (a minute)
+	$(BIN)/python benchmarks/dp_step.py
 
 bench-zoo: $(STAMP) ## Compare every trained model on three real data sets (FL_INMETRO_DATA; an hour)
 	$(BIN)/python benchmarks/zoo.py

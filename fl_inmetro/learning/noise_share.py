@@ -36,8 +36,11 @@ def noised_rows(
         secrets: Of each client and this training alone.
     """
     for row, secret in zip(matrix, secrets, strict=True):
-        row *= _factor(row, share.clip)
-        np.copyto(row, 0.0, where=not np.isfinite(row).all())
+        norm = float(np.linalg.norm(row.astype(np.float64)))
+        if np.isfinite(norm):
+            row *= _factor(norm, share.clip)
+        else:
+            row[:] = 0  # zero times infinity is no zero
         generator = secret.generator("share")
         for part in layout.arrays(row).values():
             normal = generator.standard_normal(part.shape, dtype=np.float32)
@@ -52,9 +55,6 @@ def noised(arrays: Arrays, share: NoiseShare, secret: Secret) -> Arrays:
     return layout.arrays(row)
 
 
-def _factor(row: NDArray[np.float32], clip: float) -> np.float32:
-    """Return min(1, clip / norm); 0 where the norm is not finite."""
-    norm = float(np.linalg.norm(row.astype(np.float64)))
-    if not np.isfinite(norm):
-        return np.float32(0.0)
+def _factor(norm: float, clip: float) -> np.float32:
+    """Return min(1, clip / norm)."""
     return np.float32(min(1.0, clip / max(norm, 1e-30)))

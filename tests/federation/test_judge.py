@@ -61,6 +61,15 @@ def test_a_bad_row_is_refused_and_the_others_pass(row, said):
     assert judged.block.weights.tolist() == [10, 1]
 
 
+def test_no_loss_is_asked_of_a_reply_with_noise_and_all_else_is():
+    """NaN stands for a loss without noise; rows and weights have to be finite as ever."""
+    rows = block(a=([1, 2, 2], 10, NAN), b=([NAN, 0, 0], 5, NAN), c=([0, 3, 4], NAN, NAN))
+    judged = judge(rows, POINTS, losses=False)
+    assert judged.block.client_ids == ("a",)
+    assert set(judged.refused) == {"b", "c"}
+    assert set(judge(rows, POINTS).refused) == {"a", "b", "c"}
+
+
 def test_a_client_that_never_enrolled_has_no_weight():
     judged = judge(block(zz=([1, 1, 1], 1, 0.0)), POINTS)
     assert "`zz` claims weight 1, it enrolled 0" in judged.refused["zz"].what

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from fl_inmetro.learning.work import (
     DpSgd,
     LocalWork,
+    NoiseShare,
     StepError,
     Watch,
     batches,
+    sampling_rate,
     window_orders,
 )
 
@@ -114,8 +116,27 @@ def test_one_epoch_without_any_extra_is_the_default():
         {"control": "scaffold", "alpha": 0.1},
         {"probe": True, "control": "scaffold"},
         {"probe": True, "dp": DpSgd(1.0, 1.0)},
+        {"probe": True, "share": NoiseShare(1.0, 1.0)},
+        {"start_loss": True, "dp": DpSgd(1.0, 1.0)},
+        {"start_loss": True, "share": NoiseShare(1.0, 1.0)},
+        {"dp": DpSgd(1.0, 1.0), "share": NoiseShare(1.0, 1.0)},
+        {"control": "scaffold", "share": NoiseShare(1.0, 1.0)},
     ],
 )
 def test_work_that_does_not_go_together_is_refused(values):
-    with pytest.raises(ValueError, match=r"control|alpha|probe"):
+    with pytest.raises(ValueError, match=r"control|alpha|probe|noise"):
         LocalWork(**values)
+
+
+@pytest.mark.parametrize("kind", [DpSgd, NoiseShare])
+@pytest.mark.parametrize(("clip", "noise"), [(0, 1), (-1, 1), (1, -1), (np.nan, 1), (1, np.inf)])
+def test_noise_that_protects_nobody_is_refused(kind, clip, noise):
+    with pytest.raises(ValueError, match="protects nobody"):
+        kind(clip, noise)
+
+
+@pytest.mark.parametrize(
+    ("windows", "size", "rate"), [(64, 32, 0.5), (20, 32, 1), (20, 0, 1), (100, 1, 0.01)]
+)
+def test_a_window_is_drawn_with_chance_b_over_n(windows, size, rate):
+    assert sampling_rate(windows, size) == pytest.approx(rate)
