@@ -18,6 +18,7 @@ def client_app(
     find_worker: Callable[[Context], ClientWorker],
     *,
     secret: Secret | None = None,
+    batched: bool = True,
     debug: bool = False,
 ) -> ClientApp:
     """Return the client program; `find_worker` says which client a node is.
@@ -28,7 +29,8 @@ def client_app(
     them is pending until a request says that its round counted. With `debug`, a step that fails
     is an error.
     Noise is drawn from `secret`, by client and round; without one, from a fresh one in every
-    training, which nobody else ever sees.
+    training, which nobody else ever sees. DP-SGD takes the gradients of many windows at once where
+    it is `batched`, to rounding the same as one by one.
     """
     app = ClientApp()
 
@@ -53,6 +55,7 @@ def client_app(
             control=None if record is None else messages.unpack(record),
             own_control=private.control,
             secret=secret or Secret.fresh(),
+            batched=batched,
             debug=debug,
         )
         if kept.private or kept.control:

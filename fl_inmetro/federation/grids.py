@@ -68,6 +68,7 @@ class LoopGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
         self._app: ClientApp = client_app(
             lambda context: self._workers[int(context.node_config["partition-id"])],
             secret=self._secret,
+            batched=False,
             debug=debug,
         )
         self._contexts = {

@@ -10,13 +10,14 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from fl_inmetro.data.calendar import steps_per_week
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.learning import dp_sgd, noise_share
+from fl_inmetro.learning.alone import update_alone
 from fl_inmetro.learning.conformal import Scores, scores_of
 from fl_inmetro.learning.control import kept_after, shift_of, zero_controls
 from fl_inmetro.learning.gradient import GradientLearner, client_seed
@@ -126,6 +127,7 @@ class ClientWorker:
         control: Arrays | None = None,
         own_control: Arrays | None = None,
         secret: Secret | None = None,
+        batched: bool = False,
         debug: bool = False,
     ) -> tuple[Update, Kept]:
         """Do the local work of one round; return the update, and what the client keeps of it.
@@ -144,6 +146,7 @@ class ClientWorker:
             own_control: The client's; empty or None before its first training.
             secret: What `work.dp` and `work.share` draw from, by client and round; of this
                 training alone.
+            batched: Take the windows' gradients of `work.dp` together, not one by one.
             debug: Look at every loss.
 
         Raises:
@@ -167,7 +170,14 @@ class ClientWorker:
             if work.start_loss:
                 start_loss = self._gradients().mean_loss(state, design)
             arrays, loss, kept = self._trained(
-                state, work, seed, control, own_control or {}, own_secret, debug=debug
+                state,
+                work,
+                seed,
+                control,
+                own_control or {},
+                own_secret,
+                batched=batched,
+                debug=debug,
             )
         seconds = time.perf_counter() - started
         if not work.tells_loss:
@@ -184,6 +194,7 @@ class ClientWorker:
         own: Arrays,
         secret: Secret | None,
         *,
+        batched: bool,
         debug: bool,
     ) -> tuple[Arrays, float, Kept]:
         """Return what is sent, the loss, and what is kept."""
@@ -196,7 +207,8 @@ class ClientWorker:
             if work.control != "none":
                 own = own or zero_controls(state, learner.shared(state))
                 shift = shift_of(work, own, control)
-            arrays, loss = learner.update(
+            update = partial(update_alone, learner) if batched and work.dp else learner.update
+            arrays, loss = update(
                 state, design, work, seed, shift=shift, secret=secret, debug=debug
             )
         private = {name: state[name] + arrays.pop(name) for name in names}
