@@ -239,7 +239,8 @@ class ColdStart:
         settings = settings_of(Job(name, "local"), self.config)
         models = settings.models
         if name == "mlp":  # its histories are short as they are
-            own = models.mlp.model_copy(update={"short_histories": 0.0})
+            nothing = {"short_histories": 0.0, "hidden_endings": 0.0}
+            own = models.mlp.model_copy(update=nothing)
             models = models.model_copy(update={"mlp": own})
         learner = learner_for(name, models)
         none = windows.take(np.zeros(0, dtype=np.int64))

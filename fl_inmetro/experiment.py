@@ -18,6 +18,7 @@ from fl_inmetro.calibrated import calibrate, calibration_key
 from fl_inmetro.clustered import Clustering, check_clusters, check_sizes, part_clients
 from fl_inmetro.config.schema import ENSEMBLE, RunConfig
 from fl_inmetro.data.forecast_table import observed_rows
+from fl_inmetro.data.short_history import most_windows
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.derived import Done, Dones, derive, doubts_of, validation_nmae
 from fl_inmetro.errors import FederationError
@@ -195,7 +196,7 @@ def _run_job(
                 recorder,
                 emit,
                 rewind,
-                _most_points(job, prepared),
+                _most_points(job, prepared, settings),
                 starts(job, group.name) if starts and not parted else None,
                 parted.choices(config.clusters, config.seed) if parted and by_choice else None,
                 spending,
@@ -297,16 +298,21 @@ def _derive(
     return result
 
 
-def _most_points(job: Job, prepared: Prepared) -> int | None:
+def _most_points(job: Job, prepared: Prepared, settings: RunConfig) -> int | None:
     """Return the training points that one client can have: the issues of every meter it may hold.
 
-    The server knows it without seeing a reading, so a client cannot enrol with more.
+    The server knows it without seeing a reading, so a client cannot enrol with more. Windows that
+    are there once more, with a part of their past hidden, count.
     """
     if job.training not in ("federated", "clustered"):
         return None
-    splits = prepared.splits
+    splits, mlp = prepared.splits, settings.models.mlp
     meters = 1 if prepared.partitioned is None else len(prepared.meters)
-    return len(splits.train) * splits.horizon * meters
+    windows = len(splits.train)
+    if job.model == "mlp":
+        for share in (mlp.short_histories, mlp.hidden_endings):
+            windows = most_windows(windows, share)
+    return windows * splits.horizon * meters
 
 
 def _grid(

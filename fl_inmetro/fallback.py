@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fl_inmetro.calibrated_model import mean_calibration, unfollowed
 from fl_inmetro.config.fallback import Fallback
 from fl_inmetro.data.ailments import Reason, flat_steps
-from fl_inmetro.data.calendar import steps_per_day
+from fl_inmetro.data.calendar import steps_forward, steps_per_day
 from fl_inmetro.data.features import TRAILING_DAYS, trailing_level
 from fl_inmetro.data.fleet_windows import FleetWindows
 from fl_inmetro.data.series import ClientSeries, FederatedData
@@ -36,6 +36,7 @@ from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.recorder import Recorder
 from fl_inmetro.runs.weights import load as load_weights
 from fl_inmetro.trained import Model, trained_model
+from fl_inmetro.units import DAY_S
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -208,12 +209,18 @@ class Ladder:
     def _last_known_weeks(self, windows: Windows) -> Forecast:
         """Forecast one window as if it were issued whole weeks earlier, when there were readings.
 
-        The first of those weeks has at least one day of them in the four weeks before it.
+        The first of those weeks has at least one day of them in the four weeks before it. Weeks are
+        those of the local clock.
         """
-        week = 7 * steps_per_day(windows.series.resolution_s)
+        resolution_s, made = windows.series.resolution_s, np.full((1, windows.horizon), np.nan)
+        now_s = windows.target_utc_s
         for weeks in range(1, self.settings.known_weeks + 1):
-            earlier = replace(windows, issue_index=windows.issue_index - weeks * week)
-            made = day_type_mean(earlier)
+            then_s = now_s - weeks * 7 * DAY_S
+            moved = steps_forward(then_s, now_s, windows.zone, resolution_s)
+            for steps in np.unique(moved):  # more than one on a day when the clock is changed
+                back = weeks * 7 * steps_per_day(resolution_s) - int(steps)
+                earlier = day_type_mean(replace(windows, issue_index=windows.issue_index - back))
+                made = np.where(moved == steps, earlier, made)
             if np.isfinite(made).all():
                 return Forecast(made)
         return Forecast(np.full((1, windows.horizon), np.nan))

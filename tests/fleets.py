@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -40,6 +41,21 @@ def series(
     energy = level_kwh * wave * rng.uniform(0.7, 1.3, count)
     energy[rng.random(count) < gaps] = np.nan
     return ClientSeries(name, start_utc_s, resolution_s, energy)
+
+
+def by_the_clock(zone: str, first: datetime, days: int, step_s: int = 3600) -> ClientSeries:
+    """A load that local day type and time of day alone decide; no day differs by its hour 1 or 2.
+
+    (One of those hours is skipped where a clock goes forward: who looks it up gets the next.)
+    """
+    energy = []
+    for step in range(days * DAY_S // step_s):
+        local = (first + timedelta(seconds=step * step_s)).astimezone(ZoneInfo(zone))
+        hour = 3 if local.hour in (1, 2) else local.hour
+        energy.append(1.0 + hour**1.5 + 20.0 * max(local.weekday() - 4, 0) + local.minute / 60)
+        if hour == 3:
+            energy[-1] -= local.minute / 60
+    return ClientSeries("a", int(first.timestamp()), step_s, np.asarray(energy))
 
 
 def federated(

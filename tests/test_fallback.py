@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,7 @@ from fl_inmetro.data.short_history import FleetProfile, annual_scale_kwh
 from fl_inmetro.data.simulator import simulate
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.errors import RunError
-from fl_inmetro.fallback import PROFILE_KEY, kept_profile, ladder_of
+from fl_inmetro.fallback import PROFILE_KEY, Ladder, kept_profile, ladder_of
 from fl_inmetro.forecasting import forecast
 from fl_inmetro.metrics import Forecast, joined_forecasts
 from fl_inmetro.models.baselines import day_type_mean
@@ -28,7 +28,7 @@ from fl_inmetro.plan import prepare
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.weights import weights_path
 from fl_inmetro.trained import trained_model
-from tests.fleets import MONDAY, federated, tiny_config
+from tests.fleets import MONDAY, by_the_clock, federated, tiny_config
 
 DAY, HOUR = 24, 3600
 #: The model is asked in spite of long gaps.
@@ -134,6 +134,32 @@ def test_beyond_four_weeks_the_last_known_ones_stand_in(record, home):
     earlier = day_type_mean(window(series, AT - 14 * DAY))
     assert np.isnan(day_type_mean(window(series, AT - 7 * DAY))).all()
     np.testing.assert_allclose(found["mean"].to_numpy(), earlier[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("change", "first", "last"),
+    [
+        (datetime(2024, 3, 31, tzinfo=UTC), 33, 60),
+        (datetime(2024, 10, 27, tzinfo=UTC), 33, 60),
+    ],
+)
+def test_the_last_known_weeks_are_those_of_the_local_clock(change, first, last):
+    """A load that repeats by the clock of London, known until four days before its change.
+
+    Seen from whole weeks earlier it is forecast exactly, by the clock and not by UTC.
+    """
+    made = by_the_clock("Europe/London", change - timedelta(days=35), 100)
+    energy = made.energy_kwh.copy()
+    energy[31 * DAY :] = np.nan
+    series = replace(made, energy_kwh=energy)
+    ladder = Ladder(PATIENT, None, None, None, {})  # type: ignore[arg-type]  # no model is asked
+    for day in range(first, last):
+        at = np.array([day * DAY])
+        (found,) = ladder._last_known_weeks(Windows(series, at, DAY, "Europe/London")).mean_kwh
+        (true,) = Windows(made, at, DAY, "Europe/London").target_kwh()
+        np.testing.assert_allclose(found, true, rtol=1e-6)
+        (plain,) = ladder._last_known_weeks(Windows(series, at, DAY, "UTC")).mean_kwh
+        assert day < 35 or np.abs(plain - true).max() > 1
 
 
 def test_then_the_fleets_profile_at_the_clients_size(record, home):

@@ -27,6 +27,7 @@ Feature = Literal[
     "month",
     "age",
     "known_days",
+    "silence",
 ]
 
 
@@ -148,12 +149,16 @@ class Mlp(Gradient):
         short_histories: So many windows, as a share of the training windows, are added with their
             past hidden but for its last 1 to 28 days, so that the model also serves meters that are
             as young (`docs/coldstart.md`).
+        hidden_endings: So many are added with their last 1 to 7 days hidden, so that the model also
+            serves meters that are silent (`docs/serving.md`); a share of the training windows and
+            of those that `short_histories` adds.
     """
 
     hidden: tuple[Positive, ...] = (64, 64)
     shortcut: bool = False
     copies: Positive = 1
     short_histories: Share = 0.0
+    hidden_endings: Share = 0.0
     features: tuple[Feature, ...] = Field(
         ("lags", "day_profiles", "recent", "calendar"), min_length=1
     )

@@ -67,6 +67,17 @@ def utc_offset_s(instant_utc_s: Ints, timezone: str) -> Ints:
     return table.offset_s[np.searchsorted(table.at_utc_s, instant_utc_s, side="right")]
 
 
+def steps_forward(then_utc_s: Ints, now_utc_s: Ints, timezone: str, resolution_s: int) -> Ints:
+    """Return the whole steps by which a clock was put forward between two instants; below 0 = back.
+
+    So many steps after `then` the clock showed the time of day that it shows a whole number of days
+    later, at `now`. Half an hour is no step of an hour. Shapes: those of both, broadcast.
+    """
+    change_s = utc_offset_s(now_utc_s, timezone) - utc_offset_s(then_utc_s, timezone)
+    steps: Ints = np.sign(change_s) * (np.abs(change_s) // resolution_s)
+    return steps
+
+
 def issue_times_utc_s(first: date, last: date, issue_time: str, timezone: str) -> Ints:
     """Return one issue instant per local day from `first` to `last`, inclusive.
 

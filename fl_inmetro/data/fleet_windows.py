@@ -18,7 +18,6 @@ from fl_inmetro.data.calendar import LocalClock
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.data.site import Site
 from fl_inmetro.data.windows import Past, Windows
-from fl_inmetro.units import DAY_S
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,18 +75,9 @@ class FleetPast(Past):
         """Return the last `steps` values before each issue time, oldest first; shape (N, steps)."""
         return self._of_all(self._one.issue_index[:, None] + np.arange(-steps, 0, dtype=np.int64))
 
-    def _periods_back(
-        self, back: Ints, horizon: int, period: int, shift: Ints | None = None
-    ) -> Floats:
-        """Gather for all clients what `Past` gathers for one; `shift` is of shape (I, H, K)."""
-        step = (self.lead + np.arange(horizon, dtype=np.int64)) % period
-        offset = step[:, None] - np.asarray(back, dtype=np.int64)[None, :] * period
-        issue = self._one.issue_index[:, None, None]
-        place = issue + offset[None]
-        if shift is not None:
-            moved = place + shift
-            place = np.where(moved < issue, moved, place)
-        return self._of_all(place)
+    def before_issue(self, steps: Ints) -> Floats:
+        """Gather for all clients what `Past` gathers for one; (I or 1, H, K) → (N, H, K)."""
+        return self._of_all(self._one.issue_index[:, None, None] + steps)
 
     def _of_all(self, index: Ints) -> Floats:
         """Return the energy of the same steps for all clients; (I, …) → (N, …)."""
@@ -153,18 +143,12 @@ class FleetWindows(Windows):
         return self._of_all(self.one.target_clock)
 
     def slot_clock(self, days_back: Ints) -> LocalClock:
-        """Local calendar of what `Past.same_slot` returns, arrays of shape (N, H, K)."""
+        """Local calendar of what `same_slot` returns, arrays of shape (N, H, K)."""
         return self._of_all(self.one.slot_clock(days_back))
 
-    def same_slot(self, days_back: Ints) -> Floats:
-        """Return the same local time of day on earlier days; (K,) → (N, H, K), kWh."""
-        shift = self.one._shift(days_back, DAY_S)
-        return self.past.same_slot(days_back, self.horizon, shift)
-
-    def same_week_slot(self, weeks_back: Ints) -> Floats:
-        """Return the same local time on the same weekday of earlier weeks; as `same_slot`."""
-        shift = self.one._shift(weeks_back, 7 * DAY_S)
-        return self.past.same_week_slot(weeks_back, self.horizon, shift)
+    def _steps_back(self, back: Ints, period_s: int) -> Ints:
+        """Return where a local time was before, (I or 1, H, K): the same for all clients."""
+        return self.one._steps_back(back, period_s)
 
     def rows(self) -> Iterator[slice]:
         """Yield the rows of each client."""

@@ -57,6 +57,7 @@ HISTORY_GROUPS: dict[str, tuple[str, ...]] = {
         "share_sundays",
         "yesterday_is_such",
     ),
+    "silence": ("no_reading_24h", "log_silent_days"),
 }
 
 
@@ -96,6 +97,8 @@ def history(
         columns.append(_spread(np.log1p(days), windows))
     if "known_days" in groups:
         columns += _known_days(slots, typed, earlier_type)
+    if "silence" in groups:
+        columns += _silence(windows)
     return columns
 
 
@@ -116,6 +119,19 @@ def _known_days(slots: Floats, typed: Floats, earlier_type: Ints) -> list[Floats
         (known & (earlier_type == SUNDAY)).sum(axis=2) / some,
         such[:, :, 0].astype(np.float64),
     ]
+
+
+def _silence(windows: Windows) -> list[Floats]:
+    """Return how long there has been no reading, up to 28 days: whether for a day, and log(1 + d).
+
+    The last hours of a silent meter are filled by its profile, which hides that they are not known.
+    """
+    per_day = steps_per_day(windows.series.resolution_s)
+    known = np.isfinite(windows.past.lookback(28 * per_day))
+    since = np.where(known.any(axis=1), known[:, ::-1].argmax(axis=1), 28 * per_day)
+    days = since / per_day
+    columns = ((days >= 1).astype(np.float64), np.log1p(days))
+    return [_spread(column, windows) for column in columns]
 
 
 def _dispersion(slots: Floats) -> list[Floats]:

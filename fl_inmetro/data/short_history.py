@@ -22,6 +22,8 @@ Ints = NDArray[np.int64]
 #: A hidden past whose scale differs by more than this factor from the settled one is not trained
 #: on: such a window would outweigh many others.
 MAX_SCALE_RATIO = 4.0
+#: The most last days that are hidden from a window to train on.
+HIDDEN_DAYS = 7
 #: Days that a lent past reaches back: the longest memory of the row features, and a day.
 LENT_DAYS = 57
 #: Working day, Saturday, Sunday, holiday.
@@ -70,26 +72,44 @@ def shortened(windows: Windows, share: float) -> Windows:
     """
     level = trailing_level(windows)
     windows = windows.take(level.trainable)
-    settled_kwh = level.scale_kwh[level.trainable]
     rng = seeds.derive(0, "short histories", windows.series.client_id)
     chosen = np.flatnonzero(rng.random(len(windows)) < share)
-    draw = np.floor(np.power(TRAILING_DAYS + 1.0, rng.random(len(windows))))[chosen]
-    days = np.clip(draw, 1, TRAILING_DAYS).astype(np.int64)
+    days = _log_uniform(rng.random(len(windows)), TRAILING_DAYS)[chosen]
     young = windows.take(chosen)
     visible = young.issue_index - days * steps_per_day(windows.series.resolution_s)
-    hidden = replace(young, visible_from=visible, least_days=MIN_SCALE_DAYS)
-    with np.errstate(invalid="ignore"):
-        ratio = trailing_level(hidden).scale_kwh / settled_kwh[chosen]
-        usable = (ratio <= MAX_SCALE_RATIO) & (ratio >= 1 / MAX_SCALE_RATIO)
-    place = np.concatenate([np.arange(len(windows)), chosen[usable]])
-    first = np.concatenate([np.zeros(len(windows), dtype=np.int64), visible[usable]])
-    order = np.argsort(place, kind="stable")
-    return replace(
-        windows,
-        issue_index=windows.issue_index[place[order]],
-        visible_from=first[order],
-        least_days=MIN_SCALE_DAYS,
-    )
+    hidden = replace(young, visible_from=visible)
+    return _joined(windows, chosen, hidden, level.scale_kwh[level.trainable])
+
+
+def silenced(windows: Windows, share: float) -> Windows:
+    """Add a share of the training windows again with their last days hidden: silent meters.
+
+    The hidden days of such a window are drawn from 1 to 7 with their logarithm uniform: a third of
+    them are one. What is drawn, what is left out and how the windows are ordered is as with
+    `shortened`, whose windows may be the ones that are added again.
+    """
+    level = trailing_level(windows)
+    windows = windows.take(level.trainable)
+    rng = seeds.derive(0, "hidden endings", windows.series.client_id)
+    chosen = np.flatnonzero(rng.random(len(windows)) < share)
+    days = _log_uniform(rng.random(len(windows)), HIDDEN_DAYS)[chosen]
+    hidden = without_last_days(windows.take(chosen), days)
+    return _joined(windows, chosen, hidden, level.scale_kwh[level.trainable])
+
+
+def most_windows(count: int, share: float) -> int:
+    """Return the most windows that `shortened` or `silenced` makes of `count`, to all likelihood.
+
+    The mean of the binomial count and six deviations: one client in a billion draws more.
+    """
+    deviation = np.sqrt(count * share * (1 - share))
+    return count + min(int(np.ceil(count * share + 6 * deviation)), count)
+
+
+def without_last_days(windows: Windows, days: float | Ints) -> Windows:
+    """Return the same forecasts of a meter silent for the last `days` days, one number or (N,)."""
+    steps = np.round(days * np.float64(steps_per_day(windows.series.resolution_s)))
+    return replace(windows, visible_until=windows.issue_index - steps.astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +248,45 @@ def annual_scale_kwh(annual_kwh: float, resolution_s: int) -> float:
 
 
 # ------------------------------------------------------------------------------ internals
+def _log_uniform(uniform: Floats, most: int) -> Ints:
+    """Return whole days from 1 to `most` of numbers between 0 and 1."""
+    days: Ints = np.clip(np.floor(np.power(most + 1.0, uniform)), 1, most).astype(np.int64)
+    return days
+
+
+def _joined(windows: Windows, chosen: Ints, hidden: Windows, settled_kwh: Floats) -> Windows:
+    """Return windows, and after each the one of `hidden` (C,) that hides a part of its past.
+
+    Args:
+        windows: N windows, all trainable.
+        chosen: Shape (C,), which of them are there once more.
+        hidden: C windows.
+        settled_kwh: Shape (N,), the scales of the whole pasts.
+    """
+    hidden = replace(hidden, least_days=MIN_SCALE_DAYS)
+    with np.errstate(invalid="ignore"):
+        ratio = trailing_level(hidden).scale_kwh / settled_kwh[chosen]
+        usable = (ratio <= MAX_SCALE_RATIO) & (ratio >= 1 / MAX_SCALE_RATIO)
+    order = np.argsort(np.concatenate([np.arange(len(windows)), chosen[usable]]), kind="stable")
+    added = hidden.take(usable)
+
+    def both(own: Ints | None, other: Ints | None, everything: Ints) -> Ints | None:
+        if own is None and other is None:
+            return None
+        first = everything if own is None else own
+        then = everything[chosen[usable]] if other is None else other
+        return np.concatenate([first, then])[order]
+
+    nothing_hidden = np.zeros(len(windows), dtype=np.int64)
+    return replace(
+        windows,
+        issue_index=np.concatenate([windows.issue_index, added.issue_index])[order],
+        visible_from=both(windows.visible_from, added.visible_from, nothing_hidden),
+        visible_until=both(windows.visible_until, added.visible_until, windows.issue_index),
+        least_days=MIN_SCALE_DAYS,
+    )
+
+
 def _places(windows: Windows, clock: LocalClock) -> tuple[Ints, Ints]:
     """Return the day types and the steps of the day of instants."""
     slot: Ints = clock.second_of_day // windows.series.resolution_s

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from fl_inmetro.data.calendar import (
     LocalClock,
+    changes,
     local_clock,
+    steps_forward,
     steps_per_day,
     steps_per_week,
-    utc_offset_s,
 )
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.errors import DataError, Fault
@@ -35,11 +36,18 @@ class Past:
 
     Every access goes through `at`, which checks each step against the issue time of its row, so a
     feature with a look-ahead fails when it is written and not when it is deployed. With
-    `visible_from` (N,), steps before it are as if they had never been read. A forecast begins
-    `lead` steps after its issue time.
+    `visible_from` (N,), steps before it are as if they had never been read, and with
+    `visible_until` (N,) those from it on. A forecast begins `lead` steps after its issue time.
     """
 
-    __slots__ = ("__energy_kwh", "__visible_from", "issue_index", "lead", "resolution_s")
+    __slots__ = (
+        "__energy_kwh",
+        "__visible_from",
+        "__visible_until",
+        "issue_index",
+        "lead",
+        "resolution_s",
+    )
 
     def __init__(
         self,
@@ -47,16 +55,18 @@ class Past:
         issue_index: Ints,
         visible_from: Ints | None = None,
         lead: int = 0,
+        visible_until: Ints | None = None,
     ) -> None:
         last = int(issue_index.max()) if issue_index.size else 0
         self.__energy_kwh = series.energy_kwh[: max(last, 0)]
         self.__visible_from = visible_from
+        self.__visible_until = visible_until
         self.issue_index = issue_index
         self.lead = lead
         self.resolution_s = series.resolution_s
 
     def at(self, index: Ints) -> Floats:
-        """Return the energy of steps, NaN before the series begins and before what is visible.
+        """Return the energy of steps, NaN before the series begins and outside what is visible.
 
         Shapes: index (N, …) → (N, …), kWh; row n belongs to issue n.
 
@@ -80,6 +90,8 @@ class Past:
         inside = (index >= 0) & (index < size)
         if self.__visible_from is not None:
             inside &= index >= self.__visible_from.reshape(issue.shape)
+        if self.__visible_until is not None:
+            inside &= index < self.__visible_until.reshape(issue.shape)
         if size == 0:
             return np.full(index.shape, np.nan)
         return np.where(inside, self.__energy_kwh[np.where(inside, index, 0)], np.nan)
@@ -90,7 +102,10 @@ class Past:
         total = np.concatenate([[0.0], np.cumsum(np.where(known, self.__energy_kwh, 0.0))])
         count = np.concatenate([[0], np.cumsum(known)])
         # The array ends at the last issue time; each row reads only up to its own.
-        before = np.clip(self.issue_index, 0, known.size)
+        end = self.issue_index
+        if self.__visible_until is not None:
+            end = np.minimum(end, self.__visible_until)
+        before = np.clip(end, 0, known.size)
         if self.__visible_from is None:
             sums, counts = total[before], count[before]
         else:
@@ -110,6 +125,8 @@ class Past:
             place = np.searchsorted(known, self.__visible_from)
             # Nothing is visible any more: the first reading lies at or behind the issue time.
             first = np.append(known, np.iinfo(np.int64).max)[place]
+        if self.__visible_until is not None:
+            first = np.where(first < self.__visible_until, first, np.iinfo(np.int64).max)
         # A later row's first reading is none of an earlier row's.
         steps: Ints = np.maximum(self.issue_index - first, 0)
         return steps
@@ -118,31 +135,27 @@ class Past:
         """Return the last `steps` values before each issue time, oldest first; shape (N, steps)."""
         return self.at(self.issue_index[:, None] + np.arange(-steps, 0, dtype=np.int64))
 
-    def same_slot(self, days_back: Ints, horizon: int, shift: Ints | None = None) -> Floats:
-        """Return the same time of day on earlier days.
+    def same_slot(self, days_back: Ints, horizon: int) -> Floats:
+        """Return the same time of day on earlier days, all of 24 h.
 
         `days_back = 1` is the latest day on which that time of day is already known: yesterday for
         the first 24 h after the issue, the same again for the hours after that.
 
-        Shapes: days_back (K,) of values ≥ 1 → (N, H, K), kWh. `shift`, of that shape, moves each
-        place by so many steps (a clock that was changed in between), where it stays in the past.
+        Shapes: days_back (K,) of values ≥ 1 → (N, H, K), kWh.
         """
-        return self._periods_back(days_back, horizon, steps_per_day(self.resolution_s), shift)
+        return self._periods_back(days_back, horizon, steps_per_day(self.resolution_s))
 
-    def same_week_slot(self, weeks_back: Ints, horizon: int, shift: Ints | None = None) -> Floats:
+    def same_week_slot(self, weeks_back: Ints, horizon: int) -> Floats:
         """Return the same time on the same weekday of earlier weeks; as `same_slot` otherwise."""
-        return self._periods_back(weeks_back, horizon, steps_per_week(self.resolution_s), shift)
+        return self._periods_back(weeks_back, horizon, steps_per_week(self.resolution_s))
 
-    def _periods_back(
-        self, back: Ints, horizon: int, period: int, shift: Ints | None = None
-    ) -> Floats:
-        step = (self.lead + np.arange(horizon, dtype=np.int64)) % period
-        offset = step[:, None] - np.asarray(back, dtype=np.int64)[None, :] * period  # (H, K)
-        place = self.issue_index[:, None, None] + offset[None]
-        if shift is not None:
-            moved = place + shift
-            place = np.where(moved < self.issue_index[:, None, None], moved, place)
-        return self.at(place)
+    def before_issue(self, steps: Ints) -> Floats:
+        """Return the values so many steps from the issue; (N or 1, H, K) below zero → (N, H, K)."""
+        return self.at(self.issue_index[:, None, None] + steps)
+
+    def _periods_back(self, back: Ints, horizon: int, period: int) -> Floats:
+        step = self.lead + np.arange(horizon, dtype=np.int64)
+        return self.before_issue(periods_back(step, back, period)[None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +170,8 @@ class Windows:
         owner: Client of the federation that holds them, where that is not the meter itself.
         visible_from: Shape (N,), the step from which on each forecast knows the readings; None =
             from the first.
+        visible_until: Shape (N,), the step from which on it does not know them; None = up to the
+            issue.
         least_days: Days of usable readings that a window needs behind it to be trained on; None =
             as many as everywhere.
         lead: Steps from the issue to the first step of the forecast.
@@ -170,6 +185,7 @@ class Windows:
     visible_from: Ints | None = None
     least_days: float | None = None
     lead: int = 0
+    visible_until: Ints | None = None
 
     def __len__(self) -> int:
         return int(self.issue_index.size)
@@ -182,7 +198,7 @@ class Windows:
     @cached_property
     def past(self) -> Past:
         """What is known at each issue time."""
-        return Past(self.series, self.issue_index, self.visible_from, self.lead)
+        return Past(self.series, self.issue_index, self.visible_from, self.lead, self.visible_until)
 
     @property
     def reach(self) -> int:
@@ -217,36 +233,55 @@ class Windows:
     def same_slot(self, days_back: Ints) -> Floats:
         """Return the same local time of day on earlier days; (K,) → (N, H, K), kWh.
 
-        As `Past.same_slot`, which counts days of 24 h: where a clock is known that was changed in
-        between, the hour that it showed then is taken.
+        `days_back = 1` is the latest day on which that time of day is already known. Where the
+        clock was changed in between, the hour that it showed then is taken; `Past.same_slot` counts
+        days of 24 h.
         """
-        return self.past.same_slot(days_back, self.horizon, self._shift(days_back, DAY_S))
+        return self.past.before_issue(self._steps_back(days_back, DAY_S))
 
     def same_week_slot(self, weeks_back: Ints) -> Floats:
         """Return the same local time on the same weekday of earlier weeks; as `same_slot`."""
-        shift = self._shift(weeks_back, 7 * DAY_S)
-        return self.past.same_week_slot(weeks_back, self.horizon, shift)
-
-    def _shift(self, back: Ints, period_s: int) -> Ints | None:
-        """Return the steps by which a clock differed then, (N, H, K); None without a clock."""
-        if self.series.site.timezone is None:
-            return None
-        now_s = self._within(period_s)
-        then_s = now_s - back * period_s
-        change_s = utc_offset_s(now_s, self.zone) - utc_offset_s(then_s, self.zone)
-        steps: Ints = change_s // self.series.resolution_s
-        return steps
-
-    def _within(self, period_s: int) -> Ints:
-        """Return the targets' instants within the first period, (N, H, 1)."""
-        step = self._steps * self.series.resolution_s
-        return (self.issue_utc_s[:, None] + step % period_s)[..., None]
+        return self.past.before_issue(self._steps_back(weeks_back, 7 * DAY_S))
 
     def slot_clock(self, days_back: Ints) -> LocalClock:
-        """Local calendar of what `Past.same_slot` returns, arrays of shape (N, H, K)."""
-        step = self._steps * self.series.resolution_s
-        offset = (step % DAY_S)[:, None] - days_back[None, :] * DAY_S
-        return local_clock(self.issue_utc_s[:, None, None] + offset, self.zone)
+        """Local calendar of what `same_slot` returns, arrays of shape (N, H, K)."""
+        step = self._steps_back(days_back, DAY_S)
+        resolution_s = self.series.resolution_s
+        return local_clock(self.issue_utc_s[:, None, None] + step * resolution_s, self.zone)
+
+    def _steps_back(self, back: Ints, period_s: int) -> Ints:
+        """Return where the local time of each target was whole days or weeks before.
+
+        Steps from the issue, all below zero; shape (N, H, K), or (1, H, K) where the clock was
+        never changed in between.
+        """
+        period = period_s // self.series.resolution_s
+        plain = periods_back(self._steps, back, period)[None]
+        if not self._clock_changes(plain):
+            return plain
+        latest = self._by_the_clock(np.ones(1, dtype=np.int64), period)
+        # After a clock was put forward the hour of yesterday may not have come yet when a forecast
+        # is issued: the latest day that has it is then the one before.
+        known = np.where(
+            latest < 0, self._by_the_clock(back, period), self._by_the_clock(back + 1, period)
+        )
+        return np.where(known < 0, known, plain)
+
+    def _by_the_clock(self, back: Ints, period: int) -> Ints:
+        """Return `periods_back`, moved by what the clock was changed until the target."""
+        plain = periods_back(self._steps, back, period)[None]
+        resolution_s = self.series.resolution_s
+        then_s = self.issue_utc_s[:, None, None] + plain * resolution_s
+        return plain + steps_forward(then_s, self.target_utc_s[..., None], self.zone, resolution_s)
+
+    def _clock_changes(self, plain: Ints) -> bool:
+        """Tell whether the clock was changed between the earliest place and the last target."""
+        if not len(self) or not plain.size:
+            return False
+        first_s = int(self.issue_utc_s.min()) + int(plain.min()) * self.series.resolution_s
+        last_s = int(self.target_utc_s.max())
+        table = changes(self.zone, first_s, last_s)
+        return bool(((table.at_utc_s > first_s) & (table.at_utc_s <= last_s)).any())
 
     def day_types(self, clock: LocalClock) -> Ints:
         """Return the day types of local days: 0 = working day, 1 = Saturday, 2 = Sunday.
@@ -267,8 +302,21 @@ class Windows:
 
     def take(self, rows: Ints | NDArray[np.bool_]) -> Windows:
         """Return a part of the windows (indices or mask)."""
-        visible = None if self.visible_from is None else self.visible_from[rows]
-        return replace(self, issue_index=self.issue_index[rows], visible_from=visible)
+        first, until = (
+            None if steps is None else steps[rows]
+            for steps in (self.visible_from, self.visible_until)
+        )
+        return replace(
+            self, issue_index=self.issue_index[rows], visible_from=first, visible_until=until
+        )
+
+
+def periods_back(steps: Ints, back: Ints, period: int) -> Ints:
+    """Return the places of steps from the issue so many periods earlier, the latest before it.
+
+    Shapes: steps (H,), back (K,) of values ≥ 1 → (H, K), below zero.
+    """
+    return (steps % period)[:, None] - np.asarray(back, dtype=np.int64)[None, :] * period
 
 
 def horizon_steps(horizon_h: float, resolution_s: int) -> int:

@@ -13,7 +13,7 @@ from torch import nn
 from fl_inmetro.config import models as settings_of
 from fl_inmetro.data.features import feature_names
 from fl_inmetro.data.history import SLOT_LEVELS
-from fl_inmetro.data.short_history import shortened
+from fl_inmetro.data.short_history import shortened, silenced
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.errors import ConfigError, Fault
 from fl_inmetro.learning.gradient import GradientLearner
@@ -50,6 +50,8 @@ class MlpLearner(GradientLearner):
         """Build the row features; to train on, with some pasts hidden where that is chosen."""
         if targets and self.mlp.short_histories:
             windows = shortened(windows, self.mlp.short_histories)
+        if targets and self.mlp.hidden_endings:
+            windows = silenced(windows, self.mlp.hidden_endings)
         return self.head.seen(row_design(windows, self.mlp.features, targets=targets))
 
     def enrol(self, design: Design) -> Arrays:

@@ -26,7 +26,7 @@ BASES = ("profile", "last_reading")
 FAMILY_OF: Mapping[str, str] = {
     **dict.fromkeys(("day_profiles", "slots", "dispersion", "longer", "known_days"), "weeks"),
     **dict.fromkeys(("past_same_weekday", "past_older"), "weeks"),
-    **dict.fromkeys(("lags", "recent", "lately", "past_day_1", "past_day_2"), "days"),
+    **dict.fromkeys(("lags", "recent", "lately", "silence", "past_day_1", "past_day_2"), "days"),
     **dict.fromkeys(("calendar", "season", "month"), "calendar"),
     **dict.fromkeys(("weather", "daylight"), "weather"),
 }

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -44,6 +44,27 @@ def day_type(second: int, zone: str) -> int:
     return max(weekday - 4, 0)
 
 
+def local_places(one: ClientSeries, issue: int, h: int, zone: str, days: int) -> dict[int, int]:
+    """The k-th latest steps before the issue at which the target's wall clock showed its time.
+
+    `days` apart, k from 1 on; of an hour that it showed twice the second, and for one that it
+    skipped when the clock before the change would have shown it.
+    """
+    target_s = one.start_utc_s + (issue + h) * one.resolution_s
+    wall = datetime.fromtimestamp(target_s, ZoneInfo(zone))
+    places: dict[int, int] = {}
+    back = days
+    while len(places) < 28:
+        there = (wall - timedelta(days=back)).replace(fold=1)
+        if there.astimezone(UTC).astimezone(ZoneInfo(zone)).hour != there.hour:
+            there = there.replace(fold=0)
+        step = (int(there.timestamp()) - one.start_utc_s) // one.resolution_s
+        if step < issue:
+            places[len(places) + 1] = step
+        back += days
+    return places
+
+
 def plain_row(one: ClientSeries, issue: int, h: int, horizon: int, zone: str) -> dict[str, float]:
     """One row, column by column, as the names say; `base` is the day-type mean."""
     energy, step_s = one.energy_kwh.tolist(), one.resolution_s
@@ -60,16 +81,17 @@ def plain_row(one: ClientSeries, issue: int, h: int, horizon: int, zone: str) ->
     so_far = mean(known([at(step) for step in range(issue)]))
     scale = max(mean(four_weeks), so_far / 4) if len(four_weeks) >= per_day else NAN
     target_s = one.start_utc_s + (issue + h) * step_s
-    slot = h % per_day
-    slots = {k: at(issue + slot - k * per_day) / scale for k in range(1, 29)}
+    places = local_places(one, issue, h, zone, 1)
+    slots = {k: at(places[k]) / scale for k in range(1, 29)}
     here = day_type(target_s, zone)
-    slot_s = one.start_utc_s + (issue + slot) * step_s
-    same = known([v for k, v in slots.items() if day_type(slot_s - k * DAY_S, zone) == here])
+    types_of_all = {k: day_type(one.start_utc_s + places[k] * step_s, zone) for k in places}
+    same = known([v for k, v in slots.items() if types_of_all[k] == here])
     base = or_else(or_else(mean(same), mean(known(list(slots.values())))), 1.0)
 
     row = {f"lag_{k}d": or_else(slots[k], base) for k in range(1, 15)}
     week = 7 * per_day
-    weeks = known([at(issue + h % week - k * week) / scale for k in range(1, 5)])
+    earlier = local_places(one, issue, h, zone, 7)
+    weeks = known([at(earlier[k]) / scale for k in range(1, 5)])
     row["mean_same_weekday_4w"] = or_else(mean(weeks), base)
     row["mean_day_type_28d"] = base
     row["median_day_type_28d"] = statistics.median(same) if same else base
@@ -111,7 +133,7 @@ def plain_row(one: ClientSeries, issue: int, h: int, horizon: int, zone: str) ->
     row["sin_year"], row["cos_year"] = math.sin(year), math.cos(year)
     row["lead"] = h / max(horizon - 1, 1)
     row |= plain_distribution(slots, same, base)
-    types = {k: day_type(slot_s - k * DAY_S, zone) for k, v in slots.items() if not math.isnan(v)}
+    types = {k: types_of_all[k] for k, v in slots.items() if not math.isnan(v)}
     row["no_such_day"] = float(here not in types.values())
     row["log_such_days"] = math.log(1 + sum(t == here for t in types.values()))
     row["log_known_days"] = math.log(1 + len(types))
@@ -125,7 +147,7 @@ def plain_row(one: ClientSeries, issue: int, h: int, horizon: int, zone: str) ->
     row |= dict.fromkeys(GROUPS["pv"] + GROUPS["weather"], 0.0)
     row |= {"temperature": 18.0, "temperature_24h": 18.0, "humidity": 60.0}
     row |= {"weather_missing": 1.0, "tariff_missing": 1.0, "pv_missing": 1.0}
-    row["lag_7d_same_type"] = float(day_type(slot_s - 7 * DAY_S, zone) == here)
+    row["lag_7d_same_type"] = float(types_of_all[7] == here)
     row["heating_degrees"] = row["cooling_degrees"] = 0.0
     return {**row, "base": base, "scale": scale}
 
@@ -155,7 +177,8 @@ def plain_memory(
         assert all(step < issue for step in inside)
         return {s: energy[s] / scale for s in inside if not math.isnan(energy[s])}
 
-    weeks = known([issue + h % (7 * per_day) - k * 7 * per_day for k in range(1, 9)])
+    earlier = local_places(one, issue, h, zone, 7)
+    weeks = known([earlier[k] for k in range(1, 9)])
     row = {"mean_same_weekday_8w": or_else(mean(list(weeks.values())), base)}
     month = mean(list(known(list(range(issue - 28 * per_day, issue))).values()))
     week = mean(list(known(list(range(issue - 7 * per_day, issue))).values()))
@@ -172,6 +195,9 @@ def plain_memory(
         row |= {"peak_24h": day[top], "sin_peak_hour": math.sin(angle)}
         row["cos_peak_hour"] = math.cos(angle)
     first = next((k for k in range(issue) if k < len(energy) and not math.isnan(energy[k])), issue)
+    since = next((k for k in range(28 * per_day) if known([issue - 1 - k])), 28 * per_day)
+    row["no_reading_24h"] = float(since >= per_day)
+    row["log_silent_days"] = math.log(1 + since / per_day)
     row["log_history_days"] = math.log(1 + (issue - first) / per_day)
     return row
 
@@ -206,6 +232,10 @@ def plain_lately(known, issue: int, per_day: int, per_hour: int) -> dict[str, fl
         # 2018-02-18: the clock of Brazil goes back within these days.
         (3600, 24, "America/Sao_Paulo", epoch_s(datetime(2018, 1, 21, 3)), 0.2),
         (1800, 60, "Europe/London", MONDAY, 0.9),
+        # 2024-03-31, day 30: the clock of London goes forward; at its start 24:00 of the day before
+        # is not known yet.
+        (3600, 48, "Europe/London", epoch_s(datetime(2024, 3, 1)), 0.1),
+        (1800, 48, "Australia/Sydney", epoch_s(datetime(2013, 9, 5, 14)), 0.1),
         (900, 96, "UTC", MONDAY, 0.1),
     ],
 )
@@ -216,7 +246,7 @@ def test_every_column_equals_the_plain_computation(resolution_s, horizon, zone, 
     names = feature_names(ALL)
     assert rows.x.shape == (4, horizon, len(names))
     for n, issue in enumerate(part.issue_index.tolist()):
-        for h in {0, 1, 7, horizon // 2, horizon - 1}:
+        for h in {0, 1, 7, 23, horizon // 2, horizon - 1}:
             expected = plain_row(one, issue, h, horizon, zone)
             if math.isnan(expected["scale"]):
                 # Nine in ten are missing: the first days hold no day of readings.

@@ -13,8 +13,11 @@ from fl_inmetro.data.short_history import (
     FleetProfile,
     annual_scale_kwh,
     last_days,
+    most_windows,
     own_days,
     shortened,
+    silenced,
+    without_last_days,
 )
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.models.baselines import BASELINES
@@ -119,6 +122,115 @@ def test_a_hidden_past_is_the_same_in_every_run_and_as_long_as_it_says():
 def test_no_share_hides_nothing():
     one = windows(series("a", 100), range(10, 90))
     assert (shortened(one, 0.0).visible_from == 0).all()
+    assert (silenced(one, 0.0).visible_until == one.issue_index).all()
+
+
+def test_what_is_known_of_a_ramp_without_its_last_day():
+    """Steps 0, 1, 2, … in ten days: 0 … 215 are seen, of mean 107.5, and none of the last 24."""
+    ramp = ClientSeries("a", MONDAY, 3600, np.arange(480.0))
+    seen = without_last_days(windows(ramp, [10]), 1)
+    assert seen.past.mean_so_far() == pytest.approx([107.5])
+    assert seen.past.steps_so_far().tolist() == [240]  # it is as old as it was
+    level = trailing_level(seen)
+    assert level.scale_kwh == pytest.approx([107.5])
+    assert level.known_days == pytest.approx([9.0])
+    past = seen.past.lookback(48)[0]
+    assert past[:24].tolist() == list(range(192, 216))
+    assert np.isnan(past[24:]).all()
+    # Of the two days 8 and 9 that are left by hiding the first eight, the last is hidden too.
+    both = without_last_days(last_days(windows(ramp, [10]), 2), 1)
+    assert both.past.mean_so_far() == pytest.approx([(192 + 215) / 2])
+    assert both.past.steps_so_far().tolist() == [48]
+    # Nothing is left to be seen: no mean, no age.
+    none = without_last_days(last_days(windows(ramp, [10]), 2), 3)
+    assert np.isnan(none.past.mean_so_far()[0])
+    assert none.past.steps_so_far().tolist() == [0]
+
+
+@pytest.mark.parametrize("days", [1, 3, 7])
+def test_hidden_last_days_are_as_a_meter_that_is_silent(days):
+    """Every feature, the base and all baselines, against readings that are really missing."""
+    one = series("a", 60, gaps=0.1)
+    energy = one.energy_kwh.copy()
+    energy[(50 - days) * 24 : 50 * 24] = np.nan
+    silent = windows(replace(one, energy_kwh=energy), [50], horizon=48)
+    hidden = without_last_days(windows(one, [50], horizon=48), days)
+    found, expected = (row_features(part, tuple(GROUPS)) for part in (hidden, silent))
+    np.testing.assert_array_equal(found.x, expected.x)
+    np.testing.assert_array_equal(found.base, expected.base)
+    for name in ("sn168", "ha4", "day_type_mean", "median_28d"):
+        np.testing.assert_array_equal(BASELINES[name](hidden), BASELINES[name](silent))
+    # What is to be forecast is still there.
+    assert np.isfinite(hidden.target_kwh()).mean() > 0.8
+
+
+def test_hidden_endings_are_the_same_in_every_run_and_as_long_as_they_say():
+    one = windows(series("a", 400), range(5, 390))
+    hidden = silenced(one, 0.5)
+    again = silenced(one, 0.5)
+    assert np.array_equal(hidden.visible_until, again.visible_until)
+    whole = hidden.visible_until == hidden.issue_index
+    assert hidden.issue_index[whole].tolist() == [d * 24 for d in range(7, 390)]
+    assert hidden.visible_from is None
+    assert (np.diff(hidden.issue_index) >= 0).all()
+    days = (hidden.issue_index - hidden.visible_until)[~whole] / 24
+    assert sorted(set(days)) == [1, 2, 3, 4, 5, 6, 7]
+    # Binomial, as above. P(one day) = ln 2 / ln 8 = 1/3, deviation √(2/9 / 190) = .034.
+    assert abs(len(days) - 383 / 2) < 40
+    assert abs((days == 1).mean() - 1 / 3) < 0.14
+    # The short pasts and the hidden endings are drawn apart: no day count follows the other.
+    other = shortened(one, 0.5)
+    young = other.issue_index[other.visible_from > 0]
+    assert set(young.tolist()) != set(hidden.issue_index[~whole].tolist())
+
+
+def test_young_meters_may_be_silent_too():
+    one = windows(series("a", 400), range(5, 390))
+    young = shortened(one, 0.8)
+    hidden = silenced(young, 0.5)
+    whole = hidden.visible_until == hidden.issue_index
+    assert np.array_equal(hidden.issue_index[whole], young.issue_index)
+    assert np.array_equal(hidden.visible_from[whole], young.visible_from)
+    both = ~whole & (hidden.visible_from > 0)
+    assert both.any()
+    # What is left of every window is at least a day.
+    left = hidden.visible_until - np.maximum(hidden.visible_from, 0)
+    assert (left[~whole] >= 24).all()
+    assert trailing_level(hidden).trainable.all()
+
+
+def test_a_scale_that_a_hidden_ending_throws_off_is_not_trained_on():
+    """27 days of 1 kWh and a last one of 100.
+
+    Scale of all: (27 + 100)/28 = 4.54; without the last day 1, less than a quarter of it: no window
+    is added.
+    """
+    energy = np.full(60 * 24, 1.0)
+    energy[27 * 24 : 28 * 24] = 100.0
+    one = windows(ClientSeries("a", MONDAY, 3600, energy), [28] * 50)
+    assert len(silenced(one, 1.0)) == 50
+    energy[27 * 24 : 28 * 24] = 70.0  # 97/28 = 3.46
+    one = windows(ClientSeries("a", MONDAY, 3600, energy), [28] * 50)
+    assert len(silenced(one, 1.0)) == 100
+
+
+def test_the_most_windows_by_hand():
+    # 730 windows, a fifth: 146, deviation √(730 · .16) = 10.81, six of them 64.8: 730 + 211.
+    assert most_windows(730, 0.2) == 941
+    assert most_windows(730, 0.0) == 730
+    assert most_windows(730, 1.0) == 1460
+    assert most_windows(2, 0.9) == 4  # no more than all of them
+    one = windows(series("a", 400), range(20, 390))
+    for share in (0.2, 0.8):
+        assert len(silenced(shortened(one, share), share)) <= most_windows(
+            most_windows(len(one), share), share
+        )
+
+
+def test_a_part_of_windows_takes_what_they_see_along():
+    part = without_last_days(windows(series("a", 60), [40, 41, 42]), np.array([1, 2, 3]))
+    taken = part.take(np.array([2, 0]))
+    assert (taken.issue_index - taken.visible_until).tolist() == [72, 24]
 
 
 def test_a_scale_that_hiding_throws_off_is_not_trained_on():
@@ -197,3 +309,17 @@ def test_a_years_energy_as_the_mean_of_a_step():
     """8760 kWh in 365 days are 1 kWh an hour, half of it in half an hour."""
     assert annual_scale_kwh(8760.0, 3600) == pytest.approx(1.0)
     assert annual_scale_kwh(8760.0, 1800) == pytest.approx(0.5)
+
+
+def test_silence_by_hand():
+    """A day and a half: 36 of 24 steps a day, log(2.5). A meter that was never heard: 28 days."""
+    part = windows(series("a", 60), [40])
+    found = row_features(without_last_days(part, 1.5), ("silence",)).x[0]
+    assert found.shape == (24, 2)
+    np.testing.assert_allclose(found, [[1.0, np.log(2.5)]] * 24, rtol=1e-6)
+    np.testing.assert_array_equal(row_features(part, ("silence",)).x, np.zeros((1, 24, 2)))
+    half = row_features(without_last_days(part, 0.5), ("silence",)).x[0, 0]
+    np.testing.assert_allclose(half, [0.0, np.log(1.5)], rtol=1e-6)
+    never = windows(ClientSeries("n", MONDAY, 3600, np.full(50 * 24, np.nan)), [40])
+    found = row_features(never, ("silence",)).x[0, 0]
+    np.testing.assert_allclose(found, [1.0, np.log(29)], rtol=1e-6)

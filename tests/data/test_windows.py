@@ -1,6 +1,7 @@
 """Windows: no look-ahead by construction, no copies, and every slot against a plain loop."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from fl_inmetro.errors import DataError
 from fl_inmetro.metrics import Forecast
 from fl_inmetro.models.baselines import BASELINES
 from fl_inmetro.models.design import context_design
-from tests.fleets import MONDAY, series, windows
+from tests.fleets import MONDAY, by_the_clock, series, windows
 
 HOUR = 3600
 
@@ -288,3 +289,39 @@ def test_a_clock_lets_nothing_of_the_future_in(day, zone):
     back = np.arange(1, 9)
     np.testing.assert_array_equal(one.same_slot(back), other.same_slot(back))
     np.testing.assert_array_equal(one.same_week_slot(back), other.same_week_slot(back))
+
+
+@pytest.mark.parametrize(
+    ("zone", "change", "issue_h", "step_s"),
+    [
+        ("Europe/London", datetime(2024, 3, 31, tzinfo=UTC), 0, HOUR),
+        ("Europe/London", datetime(2024, 10, 27, tzinfo=UTC), 0, HOUR),
+        ("America/New_York", datetime(2024, 3, 10, tzinfo=UTC), 5, HOUR),
+        ("America/New_York", datetime(2024, 11, 3, tzinfo=UTC), 4, 900),
+        ("Australia/Sydney", datetime(2013, 10, 5, tzinfo=UTC), 14, 1800),
+    ],
+)
+@pytest.mark.parametrize("lead_h", [0, 18])
+@pytest.mark.parametrize("where", ["window", "site"])
+def test_what_repeats_by_the_clock_is_forecast_exactly(
+    zone, change, issue_h, step_s, lead_h, where
+):
+    """Over a change of the clock the day-type mean is the load itself, whoever tells the zone."""
+    one = by_the_clock(zone, change - timedelta(days=35), 80, step_s)
+    if where == "site":
+        one = replace(one, site=Site(timezone=zone))
+    per_hour = HOUR // step_s
+    index = (np.arange(33, 77) * 24 + issue_h) * per_hour
+    told = zone if where == "window" else "UTC"
+    part = Windows(one, index, 24 * per_hour, told, lead=lead_h * per_hour)
+    np.testing.assert_allclose(BASELINES["day_type_mean"](part), part.target_kwh(), rtol=1e-6)
+    # The same by days of 24 h is wrong by up to an hour's difference.
+    assert np.abs(BASELINES["day_type_mean"](replace(part, timezone="UTC", series=replace(
+        one, site=Site()))) - part.target_kwh()).max() > 0.5  # fmt: skip
+
+
+def test_a_clock_that_is_never_changed_costs_nothing():
+    part = windows(series("a", 60), [40, 41])
+    steps = replace(part, timezone="Etc/GMT-10")._steps_back(np.array([1, 2]), 86_400)
+    assert steps.shape == (1, 24, 2)
+    assert steps[0, 5].tolist() == [5 - 24, 5 - 48]
