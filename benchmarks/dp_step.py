@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ import torch  # noqa: E402
 from fl_inmetro.config.models import Models  # noqa: E402
 from fl_inmetro.config.schema import Execution  # noqa: E402
 from fl_inmetro.data.features import feature_names  # noqa: E402
+from fl_inmetro.learning.alone import update_alone  # noqa: E402
 from fl_inmetro.learning.dp_sgd import Draws  # noqa: E402
 from fl_inmetro.learning.gradient import GradientLearner  # noqa: E402
 from fl_inmetro.learning.neural import MlpLearner  # noqa: E402
@@ -114,10 +116,10 @@ def rows_of(
         empty = np.zeros_like(residual[part])
         designs.append(Design(x[part], empty, ones, 0 * ones, residual[part], known[part]))
 
-    def loop(work: LocalWork) -> Callable[[], int]:
+    def loop(work: LocalWork, update: Callable[..., object]) -> Callable[[], int]:
         def run() -> int:
             for k, design in enumerate(designs):
-                learner.update(state, design, work, k, secret=root.child(k))
+                update(state, design, work, k, secret=root.child(k))
             return FEW * STEPS
 
         return run
@@ -126,8 +128,9 @@ def rows_of(
     jobs = {
         "cohort plain": cohort(plain),
         "cohort private": cohort(private),
-        "loop plain": loop(plain),
-        "loop private": loop(private),
+        "loop plain": loop(plain, learner.update),
+        "loop private": loop(private, learner.update),
+        "node private": loop(private, partial(update_alone, learner)),
     }
     notes = {}
     try:

@@ -96,20 +96,21 @@ class Lifted:
             return value.mT
         return value.squeeze(1) if isinstance(layer, _BROADCAST) else value
 
-    def clients_at_once(self, row_shape: Sequence[int]) -> int:
+    def clients_at_once(self, row_shape: Sequence[int], *, tapped: bool = False) -> int:
         """Return how many clients to train as one batch, as measured (`docs/performance.md`).
 
         What a chunk computes on should stay in the cache of a core, and be worth a call.
 
         Args:
             row_shape: Shape of one window's input.
+            tapped: What the matrices meet is kept, too.
         """
         layers = [layer for layer, _ in self._slots]
         if any(isinstance(layer, StackedConvolution) for layer in layers):
             return 1
         recurrent = [layer for layer in layers if isinstance(layer, StackedRecurrent)]
         if recurrent:
-            return 32 if recurrent[0].stepped else 1
+            return (8 if tapped else 32) if recurrent[0].stepped else 1
         if any(isinstance(layer, StackedLayerNorm | StackedPositions) for layer in layers):
             return 8
         if len(row_shape) > 1:

@@ -337,7 +337,9 @@ class CohortTrainer:
         # Each window's gradient is taken from recurrent layers that step through time.
         network = self._network(state, stepped=work.dp is not None or self._stepped)
         self._idle.append(network)
-        return self._execution.chunk or network.clients_at_once(self._population.row_shape)
+        return self._execution.chunk or network.clients_at_once(
+            self._population.row_shape, tapped=work.dp is not None
+        )
 
 
 def _part(stacked: Mapping[str, NDArray[np.float32]], part: slice) -> Arrays:
