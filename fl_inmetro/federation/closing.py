@@ -75,10 +75,14 @@ class Quorum:
         settings: `[federation]`.
         gate: `[gate]`, whose quorum counts where `settings` has none.
         closed_form: Replies are sums: without a quorum of its own, `min_clients` are enough.
+        drawn: Clients are drawn each by itself, perhaps few or none: only those who were count.
     """
 
-    def __init__(self, settings: Federation, gate: Gate, *, closed_form: bool) -> None:
+    def __init__(
+        self, settings: Federation, gate: Gate, *, closed_form: bool, drawn: bool = False
+    ) -> None:
         self._settings = settings
+        self._drawn = drawn
         share = 0.0 if closed_form else gate.quorum
         self._quorum = share if settings.quorum is None else settings.quorum
 
@@ -94,7 +98,10 @@ class Quorum:
 
     def needed(self, wanted: int) -> int:
         """Return the good replies without which a round of `wanted` replies is repeated."""
-        return max(self._settings.min_clients, replies_of(self._quorum, wanted))
+        least = self._settings.min_clients
+        # To draw again until there are `min_clients` would not be the draw that is accounted.
+        least = min(least, wanted) if self._drawn else least
+        return max(least, replies_of(self._quorum, wanted))
 
     def closing(self, wanted: int, timeout_s: float) -> Closing:
         """Return when the server stops waiting for `wanted` replies."""
@@ -108,9 +115,17 @@ class Quorum:
         """
         return None if self._settings.deadline_s is None else self.closing(nodes, timeout_s)
 
-    def fault(self, number: int, good: int, wanted: int) -> Fault | None:
-        """Return what is wrong with `good` good replies in round `number`; None where enough."""
-        needed = max(self.needed(wanted), 1)
+    def fault(
+        self, number: int, good: int, wanted: int, selected: int | None = None
+    ) -> Fault | None:
+        """Return what is wrong with `good` good replies in round `number`; None where enough.
+
+        Of `selected` clients as many replies as are `wanted` are aimed at; all, where each is drawn
+        by itself. None = as many are selected as are wanted.
+        """
+        if selected is not None:
+            wanted = selected if self._drawn else min(wanted, selected)
+        needed = self.needed(wanted) if self._drawn else max(self.needed(wanted), 1)
         if good >= needed:
             return None
         return Fault(

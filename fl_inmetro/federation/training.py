@@ -23,7 +23,7 @@ from fl_inmetro.federation.joint import Choices
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.planner import RoundPlanner
 from fl_inmetro.federation.progress import Progress, begin, unpacked
-from fl_inmetro.federation.protection import by_example
+from fl_inmetro.federation.protection import protected
 from fl_inmetro.federation.recipes import compose, merge_for
 from fl_inmetro.federation.roster import Roster, enrol
 from fl_inmetro.federation.selection import SAMPLERS
@@ -186,9 +186,11 @@ def train_group(
         settings.local_steps,
         settings.num_server_rounds,
     )
+    gate, sampler = config.gate, SAMPLERS[config.selection.sampler](config.selection)
     if spending:
-        parts = by_example(spending, config, learner, roster, merge, work, None)
-        merge, work = parts.merge, parts.work
+        parts = protected(spending, config, learner, roster, merge, work, None)
+        merge, work, gate, sampler = parts.merge, parts.work, parts.gate, parts.sampler
+        settings = settings.model_copy(update={"keep": "last"})
     planner = None
     if config.virtual_time.enabled:
         planner = RoundPlanner(
@@ -210,8 +212,8 @@ def train_group(
         settings=settings,
         seed=config.seed,
         work=work,
-        gate=config.gate,
-        sampler=SAMPLERS[config.selection.sampler](config.selection),
+        gate=gate,
+        sampler=sampler,
         may_repeat=_may_repeat(learner, roster),
         planner=planner,
         heterogeneity=heterogeneity,

@@ -1,0 +1,222 @@
+"""Client-level noise: by hand, whoever answers; what is planted is found by the audit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fl_inmetro.config.federation import Federation
+from fl_inmetro.config.strategy import Gate
+from fl_inmetro.federation.closing import Quorum
+from fl_inmetro.federation.merge import DeltaMerge
+from fl_inmetro.federation.private_merge import PrivateMerge, Released
+from fl_inmetro.federation.private_sampling import Poisson
+from fl_inmetro.federation.robust import rule_factory
+from fl_inmetro.federation.selection import Draw
+from fl_inmetro.learning.update import Layout, UpdateBlock
+from fl_inmetro.privacy.audit import Audit, by_many_releases, by_one_release
+from fl_inmetro.privacy.secret import Secret
+
+KEY = Secret(bytes(range(32)))
+
+
+def block(rows) -> UpdateBlock:
+    matrix = np.asarray(rows, dtype=np.float32)
+    state = {"w": np.zeros(matrix.shape[1], np.float32)}
+    n = len(matrix)
+    names = tuple(f"c{k}" for k in range(n))
+    # n_k differ: they must not matter.
+    weights = np.arange(1.0, n + 1)
+    return UpdateBlock(names, Layout.of(state), matrix, weights, np.zeros(n), np.zeros(n))
+
+
+def private(z: float = 0.0, expected: float = 4.0, secret: Secret = KEY, **more) -> PrivateMerge:
+    return PrivateMerge.over(
+        DeltaMerge(),
+        clip=more.pop("clip", 1.0),
+        noise_multiplier=z,
+        expected=expected,
+        secret=secret,
+        **more,
+    )
+
+
+def merged(merge: PrivateMerge, blocks, size: int, memory=None):
+    state = {"w": np.zeros(size, np.float64), "x_mean": np.ones(2)}
+    memory = merge.begin(state) if memory is None else memory
+    after, memory = merge(state, [merge.digest(b) for b in blocks], memory)
+    assert np.array_equal(after["x_mean"], state["x_mean"])
+    return after["w"], memory
+
+
+def test_the_sum_of_clipped_updates_over_the_expected_cohort_by_hand():
+    # (3, 4) has norm 5: clipped to (.6, .8). (0, .5) stays. Four were expected.
+    after, _ = merged(private(), [block([[3.0, 4.0], [0.0, 0.5]])], 2)
+    assert after == pytest.approx([0.15, 0.325])
+    # In two blocks, and with a third client that did not answer: the same.
+    again, _ = merged(private(), [block([[3.0, 4.0]]), block([[0.0, 0.5]])], 2)
+    assert again == pytest.approx(after)
+
+
+def test_nobody_is_noise_alone():
+    after, memory = merged(private(z=2.0), [], 5000)
+    assert after.std() == pytest.approx(2.0 / 4, rel=0.05)
+    assert memory["private.round"] == 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.lists(
+        st.lists(st.floats(-1e6, 1e6, width=32), min_size=3, max_size=3), min_size=1, max_size=5
+    ),
+    clip=st.floats(1e-3, 1e3),
+)
+def test_without_one_client_the_sum_moves_by_the_clipping_norm_at_most(rows, clip):
+    merge = private(expected=1.0, clip=clip)
+    whole, _ = merged(merge, [block(rows)], 3)
+    rest = [block(rows[1:])] if rows[1:] else []
+    without, _ = merged(merge, rest, 3)
+    assert np.linalg.norm(whole - without) <= clip * (1 + 1e-6)
+
+
+def test_it_is_noted_before_it_is_applied_and_a_refusal_leaves_nothing():
+    seen: list[Released] = []
+
+    def refuse(released: Released) -> None:
+        seen.append(released)
+        raise RuntimeError
+
+    merge = private(z=1.0, release=refuse)
+    with pytest.raises(RuntimeError):
+        merged(merge, [block([[1.0, 0.0]])], 2)
+    assert (seen[0].round, seen[0].noise_multiplier, seen[0].sensitivity) == (1, 1.0, 1.0)
+
+
+def test_the_same_round_of_the_same_sum_has_the_same_bits_and_no_other():
+    seen: list[Released] = []
+    merge = private(z=1.0, release=seen.append)
+    first, memory = merged(merge, [block([[1.0, 0.0]])], 2)
+    again, _ = merged(merge, [block([[1.0, 0.0]])], 2)
+    assert np.array_equal(first, again)
+    assert seen[0] == seen[1]
+    # Another sum of the same round: its noise is another, or the difference would show a client.
+    other, _ = merged(merge, [block([[1.0, 0.0], [0.0, 1.0]])], 2)
+    assert abs((other - first)[1] - 0.25) > 1e-3
+    following, _ = merged(merge, [block([[1.0, 0.0]])], 2, memory)
+    assert not np.array_equal(first, following)
+
+
+def test_shares_of_the_clients_are_topped_up_where_few_answered():
+    # z C = 2. Three shares of variance 1: one is lacking of 4; with five none is.
+    for answered, lacks in ((3, 1.0), (1, 3.0), (5, 0.0)):
+        merge = private(z=2.0, expected=1.0, share=1.0)
+        noise = merged(merge, [block(np.zeros((answered, 4000)))], 4000)[0]
+        assert noise.var() == pytest.approx(lacks, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "inner", [DeltaMerge(rule_of=rule_factory("median", None)), DeltaMerge(scaffold=True)]
+)
+def test_what_lets_clients_decide_about_each_other_has_no_account(inner):
+    with pytest.raises(ValueError, match="plain mean"):
+        PrivateMerge.over(inner)
+
+
+# ----------------------------------------------------------------------------- the draw
+def test_each_client_is_drawn_by_itself_with_its_chance():
+    names = [f"c{k}" for k in range(40)]
+    draws = [Poisson(KEY, 0.3)(names, 12, Draw(0, number)) for number in range(500)]
+    counts = np.array([len(d) for d in draws])
+    # Binomial(40, .3): mean 12, variance 8.4; means of 500 have deviations .13 and .53.
+    assert counts.mean() == pytest.approx(12, abs=0.5)
+    assert counts.var() == pytest.approx(8.4, abs=2)
+    each = np.array([[n in d for n in names] for d in map(set, draws)]).mean(0)
+    assert abs(each - 0.3).max() < 0.1
+    assert draws[0] == Poisson(KEY, 0.3)(names[::-1], 1, Draw(99, 0))  # the seed has no part in it
+    assert draws[0] != Poisson(Secret.fresh(), 0.3)(names, 12, Draw(0, 0)) or len(draws[0]) < 3
+    few = Poisson(KEY, 0.3)(names[:20], 12, Draw(0, 5))
+    assert few == [n for n in draws[5] if n in set(names[:20])]
+    assert Poisson(KEY, 1.0)(names, 1, Draw(0, 0)) == sorted(names)
+
+
+def test_a_round_of_few_is_not_drawn_again_but_needs_its_replies():
+    quorum = Quorum(Federation(min_clients=5), Gate(quorum=0.5), closed_form=False, drawn=True)
+    assert quorum.fault(1, 0, 10, 0) is None  # nobody was drawn
+    assert quorum.fault(1, 2, 10, 2) is None
+    assert quorum.fault(1, 1, 10, 4) is not None  # half of the drawn are missing
+    assert quorum.fault(1, 8, 10, 12) is None
+    assert quorum.fault(1, 4, 10, 12) is not None
+
+
+# ----------------------------------------------------------------------------- the audit
+class HalfNoise(PrivateMerge):
+    def _noised(self, vector, clients, number):
+        return vector + (super()._noised(vector, clients, number) - vector) / 2
+
+
+class DividedTwice(PrivateMerge):
+    def _noised(self, vector, clients, number):
+        return vector + (super()._noised(vector, clients, number) - vector) / self.expected
+
+
+class NoClipping(PrivateMerge):
+    def digest(self, block):
+        return replace(self, clip=1e9).digest(block) if self.clip < 1e9 else super().digest(block)
+
+
+class MeanOfThoseWhoAnswered(PrivateMerge):
+    """What a plain mean does: the noise is made for all that were expected."""
+
+    def __call__(self, state, digests, memory):
+        answered = sum(float(d.terms[0]) for d in digests)
+        scaled = [replace(d, vector=d.vector * self.expected / answered) for d in digests]
+        return super().__call__(state, scaled, memory)
+
+
+def audited(kind: type[PrivateMerge], answered: int = 3, releases: int = 3000) -> Audit:
+    """Audit a round of ten expected clients, some of whom answer; the canary sends ten times C."""
+    z, size = 1.0, 4
+    scores: dict[bool, list[float]] = {True: [], False: []}
+    honest = [[0.0, 0.3, 0.0, 0.0]] * (answered - 1)
+    for number in range(releases):
+        secret = KEY.child(number)
+        for inside, found in scores.items():
+            merge = kind.over(
+                DeltaMerge(), clip=1.0, noise_multiplier=z, expected=10.0, secret=secret
+            )
+            canary = [[10.0 * inside, 0.0, 0.0, 0.0]]
+            after, _ = merged(merge, [block([*honest, *canary])], size)
+            found.append(after[0] * 10.0)
+    return by_many_releases(np.array(scores[True]), np.array(scores[False]), z, 1e-5)
+
+
+def test_the_audit_passes_the_merge_as_it_is():
+    found = audited(PrivateMerge)
+    assert found.holds
+    assert found.noise == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "noise"),
+    [(HalfNoise, 0.5), (DividedTwice, 0.1), (NoClipping, 0.1), (MeanOfThoseWhoAnswered, 0.3)],
+)
+def test_the_audit_finds_what_is_planted(kind, noise):
+    # By hand: half the noise; a tenth, as ten are expected; ten times the sensitivity; and three of
+    # ten answers under noise for ten: 1 · 3/10.
+    found = audited(kind, releases=1500)
+    assert found.noise == pytest.approx(noise, rel=0.1)
+    assert not found.holds
+
+
+def test_one_round_of_many_canaries_is_an_audit_too():
+    # 1,000 canary clients in one release, each along a coordinate of its own, half of them in it.
+    canaries, z = 1000, 1.0
+    included = np.random.default_rng(3).random(canaries) < 0.5
+    rows = 5.0 * np.eye(canaries, dtype=np.float32)[included]
+    after, _ = merged(private(z=z, expected=7.0), [block(rows)], canaries)
+    found = by_one_release(after * 7.0, included, 4.38, z, 1e-5)
+    assert found.holds
+    assert found.noise == pytest.approx(1.0, abs=0.1)
+    assert found.lower_bound > 0.3  # the audit is not blind
