@@ -37,7 +37,8 @@ def client_app(
     @app.query("enrol")  # type: ignore[untyped-decorator]  # flwr is not followed by mypy
     def enrol(message: Message, context: Context) -> Message:
         worker = find_worker(context)
-        return Message(messages.enrolment_reply(worker.enrol()), reply_to=message)
+        enrolment = worker.enrol(messages.asked_in(message.content), secret or Secret.fresh())
+        return Message(messages.enrolment_reply(enrolment), reply_to=message)
 
     @app.train()  # type: ignore[untyped-decorator]
     def train(message: Message, context: Context) -> Message:

@@ -27,6 +27,7 @@ from fl_inmetro.learning.control import check_control, zero_controls
 from fl_inmetro.learning.evaluation import Evaluation, RecentEvaluations
 from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.private import PendingRows, PrivateFleet, PrivateState, controls_of
+from fl_inmetro.learning.private_moments import MomentsAsked
 from fl_inmetro.learning.rows import Rows, RowStore, StoredPopulation, training_arrays
 from fl_inmetro.learning.trainer import (
     ClientError,
@@ -81,8 +82,14 @@ class CohortGrid(LoopGrid):
         self._batched: bool | None = None
 
     # ----------------------------------------------------------- what our strategy asks for
-    def enrolments(self) -> Iterator[tuple[int, Enrolment | ClientFailure]]:
-        """Yield each node with what its client says of itself; keep its windows for training."""
+    def enrolments(
+        self, asked: MomentsAsked | None = None
+    ) -> Iterator[tuple[int, Enrolment | ClientFailure]]:
+        """Yield each node with what its client says of itself; keep its windows for training.
+
+        Args:
+            asked: What of its sums leaves a client; None = as they are.
+        """
         store = RowStore(self._execution.memory_mb * _MEGABYTE)
         count, points = np.zeros(len(self._workers), np.int64), np.zeros(len(self._workers))
         keep = bool(self._workers) and isinstance(self._workers[0].learner, GradientLearner)
@@ -90,7 +97,7 @@ class CohortGrid(LoopGrid):
 
         def enrol(worker: ClientWorker) -> Enrolment | ClientFailure:
             try:
-                return worker.enrol()
+                return worker.enrol(asked, self._secret)
             except Exception as error:
                 if self._debug:
                     raise named(error, worker.client_id, 0) from error

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from fl_inmetro.learning.private_moments import MomentsAsked
 from fl_inmetro.learning.work import Control, DpSgd, LocalWork, NoiseShare
 
 #: Records of a message.
@@ -110,6 +111,21 @@ class TrainRequest:
             str(config.get("model-version", "")),
             counted_of(config),
         )
+
+
+def enrol_request(asked: MomentsAsked | None) -> RecordDict:
+    """Ask who a client is; under `[privacy]`, with what may leave it of its sums."""
+    if asked is None:
+        return RecordDict()
+    return RecordDict({CONFIG: ConfigRecord({"unit": asked.unit, "noise": asked.noise_multiplier})})
+
+
+def asked_in(content: RecordDict) -> MomentsAsked | None:
+    """Read what may leave of a client's sums; None = they may as they are."""
+    if CONFIG not in content.config_records:
+        return None
+    config = content.config_records[CONFIG]
+    return MomentsAsked(str(config["unit"]), float(cast("float", config["noise"])))
 
 
 def counted_of(config: ConfigRecord) -> int | None:

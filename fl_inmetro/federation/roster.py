@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fl_inmetro import events
@@ -18,8 +18,10 @@ from fl_inmetro.federation import messages
 from fl_inmetro.federation.cohort_grid import CohortGrid
 from fl_inmetro.learning.client import Enrolment
 from fl_inmetro.learning.enrolment import combined, contradiction, far_off
+from fl_inmetro.learning.private_moments import MomentsAsked, form_of, released
 from fl_inmetro.learning.trainer import ClientFailure
 from fl_inmetro.learning.update import Arrays, Learner
+from fl_inmetro.privacy.sums import PrivateSums
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def enrol(
     emit: events.Emit = lambda event: None,
     most_points: int | None = None,
     gate: Gate | None = None,
+    private: PrivateSums | None = None,
 ) -> tuple[Roster, Arrays]:
     """Ask every node who it is, and build the first state from the clients' sums.
 
@@ -63,7 +66,11 @@ def enrol(
     shape than those of most: one node must not be able to end everybody's run. Left out are also
     clients whose standardisation sums cannot be, or lie too far from the others' (FL305).
 
+    With `private` no sum leaves as it is (`learning/private_moments.py`), and nobody's sums decide
+    about anybody: what is known of all clients is their form.
+
     Raises:
+        PrivacyError: What `private.release` says.
         FederationError: FL304 when no client enrols or no shape is that of most, FL305 when every
             name is claimed by several nodes.
     """
@@ -71,15 +78,18 @@ def enrol(
     claimed: dict[str, list[int]] = {}
     refused: list[str] = []
     asked = 0
+    of_sums = None if private is None else MomentsAsked.of(private)
 
     def refuse(who: str, fault: Fault) -> None:
         emit(events.ClientRejected(group, 0, who, fault.code, fault.reason()))
         refused.append(fault.reason())
 
-    for node, enrolment in _answers(grid, timeout):
+    for node, enrolment in _answers(grid, timeout, of_sums):
         asked += 1
         if most_points is not None and isinstance(enrolment, Enrolment):
             enrolment = _within(enrolment, node, most_points)
+        if of_sums is not None and isinstance(enrolment, Enrolment):
+            enrolment = _of_form(enrolment, node, form_of(learner, of_sums))
         if isinstance(enrolment, Fault):
             refuse(f"node {node}", enrolment)
             continue
@@ -118,7 +128,7 @@ def enrol(
             what = f"its windows are of shape {enrolment.x_shape}, those of most of {shape[0]}"
             refuse(enrolment.client_id, Fault("FL304", what))
     gate = gate or Gate()
-    if gate.enabled:
+    if gate.enabled and private is None:
         untrue = _untrue([e for _, e in ordered], gate.spread_factor)
         for name, why in untrue.items():
             what = f"a client could not enrol: `{name}`: {why}"
@@ -134,11 +144,14 @@ def enrol(
                 )
             )
     first = ordered[0][1]
-    sums = combined(
-        [e.sums for _, e in ordered],
-        by_median=gate.statistics == "median",
-        max_share=gate.max_share,
-    )
+    own_sums = [e.sums for _, e in ordered]
+    if private is None:
+        by_median = gate.statistics == "median"
+        sums = combined(own_sums, by_median=by_median, max_share=gate.max_share)
+    else:
+        own_windows = [e.windows for _, e in ordered]
+        width = first.x_shape[-1]
+        sums = released(learner, own_sums, own_windows, private, width, first.horizon)
     roster = Roster(
         nodes={e.client_id: node for node, e in ordered},
         points={e.client_id: e.points for _, e in ordered},
@@ -188,10 +201,20 @@ def _within(enrolment: Enrolment, node: int, most_points: int) -> Enrolment | Fa
     return messages.malformed(node, f"{claim}, the most a client may have is {most_points}")
 
 
-def _answers(grid: Grid, timeout: float) -> Iterator[tuple[int, Enrolment | Fault]]:
+def _of_form(enrolment: Enrolment, node: int, form: Mapping[str, int]) -> Enrolment | Fault:
+    sent = {name: array.shape for name, array in enrolment.sums.items()}
+    if sent == {name: (size,) for name, size in form.items()}:
+        return enrolment
+    what = f"client `{enrolment.client_id}` sends other sums than it was asked for"
+    return messages.malformed(node, what)
+
+
+def _answers(
+    grid: Grid, timeout: float, asked: MomentsAsked | None
+) -> Iterator[tuple[int, Enrolment | Fault]]:
     """Yield each node's enrolment, or why there is none."""
     if isinstance(grid, CohortGrid):
-        for node, answer in grid.enrolments():
+        for node, answer in grid.enrolments(asked):
             if isinstance(answer, ClientFailure):
                 yield (
                     node,
@@ -206,7 +229,7 @@ def _answers(grid: Grid, timeout: float) -> Iterator[tuple[int, Enrolment | Faul
                 yield node, answer
         return
     requests = [
-        Message(RecordDict(), node, messages.ENROL, group_id="0")
+        Message(messages.enrol_request(asked), node, messages.ENROL, group_id="0")
         for node in sorted(grid.get_node_ids())
     ]
     for reply in grid.send_and_receive(requests, timeout=timeout):

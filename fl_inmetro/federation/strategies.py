@@ -21,6 +21,7 @@ from fl_inmetro.federation.exchange import Awaited, Clock, Exchange
 from fl_inmetro.federation.heterogeneity import Heterogeneity
 from fl_inmetro.federation.inbox import Inbox, Received
 from fl_inmetro.federation.planner import RoundPlanner
+from fl_inmetro.federation.private_merge import PrivateMerge
 from fl_inmetro.federation.progress import Progress, begin, mean_of, prefixed, with_prefix
 from fl_inmetro.federation.recipes import merge_for
 from fl_inmetro.federation.roster import Roster
@@ -34,6 +35,7 @@ from fl_inmetro.learning.trainer import ClientFailure
 from fl_inmetro.learning.update import Arrays, split_control
 from fl_inmetro.learning.work import LocalWork
 from fl_inmetro.metrics import ErrorSums
+from fl_inmetro.privacy.sums import PrivateMetric
 
 __all__ = ["FederatedStrategy", "Progress", "begin", "merge_for"]
 _SERVER, _STANDING = "server.", "standing."
@@ -60,6 +62,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         after_round: Called with the progress after each round (checkpoints).
         rate_of: Round to the share of the clients' learning rate in it.
         sum_rounds: Rounds of a closed form, at most, and whether a state needs no more of them.
+        metric: Scores a round by one noisy figure; None = by each meter's.
     """
 
     def __init__(
@@ -82,24 +85,23 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         after_round: Callable[[Progress], None] = lambda progress: None,
         rate_of: Callable[[int], float] = lambda number: 1.0,
         sum_rounds: tuple[int, Callable[[Arrays], bool]] = (1, lambda state: False),
+        metric: PrivateMetric | None = None,
     ) -> None:
         self._roster = roster
         self._names = {node: name for name, node in roster.nodes.items()}
         self._merge = merge
         self._closed_form = closed_form
         self._settings = settings
-        self._seed = seed
-        self._group = group
+        self._seed, self._group = seed, group
         self._planner = planner
         self._heterogeneity = heterogeneity
         self._plan: RoundPlan | None = None
-        self._emit = emit
-        self._after_round = after_round
-        self._rate_of = rate_of
+        self._emit, self._after_round, self._rate_of = emit, after_round, rate_of
         self._sum_rounds, self._is_done = sum_rounds
         self._work = work or LocalWork(epochs=settings.local_epochs)
         self._gate = gate or Gate()
-        self._quorum = Quorum(settings, self._gate, closed_form=closed_form)
+        drawn = isinstance(merge, PrivateMerge)
+        self._quorum = Quorum(settings, self._gate, closed_form=closed_form, drawn=drawn)
         self._sampler = sampler or Uniform()
         self._may_repeat = may_repeat
         self._state: Arrays = {}
@@ -107,7 +109,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self._standing = Standing(list(roster.nodes), self._gate, {})
         self._exchange = Exchange(clock)
         self._awaited = Awaited()
-        self._validation = Validation(roster, group, emit, Exchange(clock))
+        self._validation = Validation(roster, group, emit, Exchange(clock), metric)
         self._inbox: Inbox | None = None
         #: Node id to client, of those who are asked in this round, and replies aimed at.
         self._asked_nodes: dict[int, str] = {}
@@ -257,7 +259,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             if plan is not None and not plan.is_enough and not self._closed_form:
                 self._emit(events.Note("warning", plan.worth_nothing(number)))
                 return state, float("nan"), spent_s
-            fault = self._quorum.fault(number, received.good, min(self._wanted, len(selected)))
+            fault = self._quorum.fault(number, received.good, self._wanted, len(selected))
             fault = fault or self._merge.needs(received.good)
             if fault is None:
                 return *self._merged(number, state, received), spent_s
@@ -333,7 +335,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
 
     def _scored(self, number: int, sums: Mapping[str, ErrorSums]) -> dict[str, float]:
         self._round_bytes_up += sums_bytes(sums)
-        self._standing.scored({name: meter.nmae for name, meter in sums.items()})
+        self._standing.scored(self._validation.told(sums))
         scores = self._validation.report(number, sums)
         # Who is suspended has no say in which round is the best.
         suspended = set(self._roster.nodes) - set(self._standing.eligible(number))

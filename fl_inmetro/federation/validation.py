@@ -9,16 +9,21 @@ from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from fl_inmetro import events
-from fl_inmetro.errors import Fault, FederationError
+from fl_inmetro.errors import Fault, FederationError, PrivacyError
 from fl_inmetro.federation import messages
 from fl_inmetro.federation.closing import Closing
 from fl_inmetro.federation.engines import InProcessEngine
 from fl_inmetro.federation.exchange import Exchange
+from fl_inmetro.federation.grids import LoopGrid
 from fl_inmetro.federation.inbox import REFUSED, failed
 from fl_inmetro.federation.roster import Roster
 from fl_inmetro.learning.trainer import ClientFailure
 from fl_inmetro.learning.update import Arrays
 from fl_inmetro.metrics import SUM_NAMES, ErrorSums
+from fl_inmetro.privacy.sums import PrivateMetric
+
+#: Name of the figure of all clients together, in the place of a client's.
+ALL = "federation"
 
 
 class Validation:
@@ -29,6 +34,7 @@ class Validation:
         group: Number of the federation (for events).
         emit: Where events go.
         exchange: How rounds that close by the clock ask.
+        metric: Under `[privacy]`, the one figure of a round that leaves; None = all of them may.
     """
 
     def __init__(
@@ -37,8 +43,10 @@ class Validation:
         group: int,
         emit: events.Emit,
         exchange: Exchange | None = None,
+        metric: PrivateMetric | None = None,
     ) -> None:
         self._exchange = exchange or Exchange()
+        self._metric = metric
         self._nodes = roster.nodes
         self._names = {node: name for name, node in roster.nodes.items()}
         self._group = group
@@ -67,10 +75,15 @@ class Validation:
             timeout: How long to wait, seconds.
             counted: Client to the last round whose merge its reply was part of.
             closing: When to go on with the sums that have come; None = at the timeout.
+
+        Raises:
+            PrivacyError: FL412, errors would leave nodes of their own without noise.
         """
         if isinstance(grid, InProcessEngine):
             evaluated = grid.evaluate_blocks(state, split, best_round, list(self._nodes))
             return self._collected(number, evaluated)
+        if not isinstance(grid, LoopGrid):
+            self._refuse_bare_errors(split)
         requests = self.requests(number, messages.pack(state), split, best_round, counted)
         if closing is None:
             return self.read(number, grid.send_and_receive(requests, timeout=timeout))
@@ -107,8 +120,21 @@ class Validation:
         """Return what messages say, without those that cannot be used."""
         return self._collected(number, self._readable(number, replies))
 
+    def told(self, sums: Mapping[str, ErrorSums]) -> dict[str, float]:
+        """Return what the server may remember of each client: nothing where one figure is noisy."""
+        return {} if self._metric else {name: meter.nmae for name, meter in sums.items()}
+
     def report(self, number: int, sums: Mapping[str, ErrorSums]) -> dict[str, float]:
-        """Report each meter; return the nMAE of those that have one."""
+        """Report each meter; return the nMAE of those that have one.
+
+        With a private metric nobody is reported, and the one figure is that of `ALL`.
+
+        Raises:
+            PrivacyError: What the metric's `release` says.
+        """
+        if self._metric:
+            errors = {name: meter.nmae for name, meter in sums.items() if name in self._nodes}
+            return {ALL: self._metric.mean(errors, len(self._nodes), number)}
         for name, meter in sums.items():
             self._emit(
                 events.ClientEvaluated(
@@ -116,6 +142,18 @@ class Validation:
                 )
             )
         return {name: s.nmae for name, s in sums.items() if np.isfinite(s.nmae)}
+
+    def _refuse_bare_errors(self, split: str) -> None:
+        """Where windows are protected, each client adds its noise; nodes do not know how yet."""
+        if self._metric and self._metric.protect != "client" and split == "validation":
+            raise PrivacyError(
+                Fault(
+                    "FL412",
+                    "validation errors would leave the nodes without noise",
+                    f"[privacy] protect = {self._metric.protect!r}, metrics-share",
+                    "set `metrics-share = 0`, or simulate the federation in one process",
+                )
+            )
 
     def _collected(
         self,

@@ -21,6 +21,7 @@ from fl_inmetro.learning.alone import update_alone
 from fl_inmetro.learning.conformal import Scores, scores_of
 from fl_inmetro.learning.control import kept_after, shift_of, zero_controls
 from fl_inmetro.learning.gradient import GradientLearner, client_seed
+from fl_inmetro.learning.private_moments import MomentsAsked, asked_of
 from fl_inmetro.learning.update import Arrays, Learner, Update
 from fl_inmetro.learning.work import LocalWork
 from fl_inmetro.metrics import ErrorSums, Forecast, naive_scale
@@ -105,15 +106,27 @@ class ClientWorker:
         """Name of the client."""
         return self.data.client_id
 
-    def enrol(self) -> Enrolment:
-        """Describe the client to the server."""
+    def enrol(self, asked: MomentsAsked | None = None, secret: Secret | None = None) -> Enrolment:
+        """Describe the client to the server.
+
+        Args:
+            asked: What of its sums leaves it under `[privacy]`; None = as they are.
+            secret: What noise of its own is drawn from, by client.
+
+        Raises:
+            PrivacyError: FL411, the learner's sums have no private form.
+        """
         design = self.train_design
+        if asked is None:
+            sums = self.learner.enrol(design)
+        else:
+            sums = asked_of(self.learner, design, asked, secret, self.client_id)
         return Enrolment(
             self.client_id,
             design.points,
             design.x.shape[1:],
             design.base.shape[1],
-            self.learner.enrol(design),
+            sums,
             len(design.x),
         )
 

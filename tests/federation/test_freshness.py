@@ -134,8 +134,8 @@ class Claiming(ClientWorker):
 
     claims: dict[str, Any]
 
-    def enrol(self) -> Enrolment:
-        return Enrolment(**{**vars(super().enrol()), **self.claims})
+    def enrol(self, *asked: Any) -> Enrolment:
+        return Enrolment(**{**vars(super().enrol(*asked)), **self.claims})
 
 
 def enrolled(
