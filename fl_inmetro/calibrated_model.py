@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from fl_inmetro.data.calendar import issue_times_utc_s, local_date
 from fl_inmetro.data.features import trailing_level
 from fl_inmetro.data.fleet_windows import FleetWindows
+from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.data.windows import Windows, windows_at
 from fl_inmetro.learning.adaptive_conformal import Adaptive, follow_on
 from fl_inmetro.learning.conformal import Calibration, FleetCalibration, hour_blocks
@@ -61,6 +63,12 @@ class CalibratedModel:
                 made = own.apply(made, level.scale_kwh[rows], block, level.floor_kwh[rows])
             result.append(made)
         return result
+
+    def settled(
+        self, clients: Mapping[str, ClientSeries], asked_utc_s: Ints, zone: str
+    ) -> CalibratedModel:
+        """Return the calibration of the settled model."""
+        return replace(self, plain=self.plain.settled(clients, asked_utc_s, zone))
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +130,10 @@ class FollowedModel:
         # Issues before the client's readings begin are no windows of its.
         way = replace(way, given=way.given[way.before_utc_s.size - len(before) :])
         every = _joined(before, windows)
-        made = self.plain.forecast(client_id, every)
+        # Days that are only learnt from have no say in what is chosen for the days asked for.
+        series = {client_id: windows.series}
+        plain = self.plain.settled(series, windows.issue_utc_s, windows.timezone)
+        made = plain.forecast(client_id, every)
         if made is None:
             return None
         count = len(before)
@@ -142,6 +153,12 @@ class FollowedModel:
             result += self._some(windows.part(some), ways[some])
         return result
 
+    def settled(
+        self, clients: Mapping[str, ClientSeries], asked_utc_s: Ints, zone: str
+    ) -> FollowedModel:
+        """Return the calibration of the settled model."""
+        return replace(self, plain=self.plain.settled(clients, asked_utc_s, zone))
+
     def _some(
         self, windows: FleetWindows, ways: list[tuple[Adaptive | None, _Way | None]]
     ) -> list[Forecast | None]:
@@ -149,7 +166,9 @@ class FollowedModel:
         issues = windows.one.issue_utc_s
         on_the_way = [way.before_utc_s for _, way in ways if way is not None]
         all_utc_s = np.unique(np.concatenate([issues, *on_the_way]))
-        made = self.plain.forecast_fleet(windows.at(all_utc_s))
+        clients = dict(zip(windows.names, windows.clients, strict=True))
+        plain = self.plain.settled(clients, issues, windows.timezone)
+        made = plain.forecast_fleet(windows.at(all_utc_s))
         result: list[Forecast | None] = []
         asked = np.searchsorted(all_utc_s, issues)
         for k, (start, way) in enumerate(ways):

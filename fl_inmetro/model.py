@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fl_inmetro.data.fleet_windows import FleetWindows
+from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.data.windows import Windows
 from fl_inmetro.metrics import Forecast
 from fl_inmetro.plan import Job
@@ -22,3 +27,17 @@ class Model(Protocol):
 
     def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
         """Forecast many clients at once; for each what `forecast` says of it."""
+
+    def settled(
+        self, clients: Mapping[str, ClientSeries], asked_utc_s: NDArray[np.int64], zone: str
+    ) -> Model:
+        """Return the model with all that it chooses by a client's readings chosen for good.
+
+        Who makes forecasts that nobody asked for, such as the days that a calibration learns from,
+        settles the model first: the choice is that of the issues that are asked for.
+
+        Args:
+            clients: Client to its readings.
+            asked_utc_s: Shape (I,), the issues for which forecasts are wanted, epoch seconds.
+            zone: Clock of a client whose site has none.
+        """

@@ -35,6 +35,8 @@ from fl_inmetro.plan import Job, settings_of
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.weights import load as load_weights
 
+Ints = NDArray[np.int64]
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
@@ -88,6 +90,12 @@ class TrainedModel:
             return self.learner.forecast_with(self._module, design)
         return self.learner.forecast(state, design)
 
+    def settled(
+        self, clients: Mapping[str, ClientSeries], asked_utc_s: Ints, zone: str
+    ) -> TrainedModel:
+        """Return itself: nothing is chosen by readings."""
+        return self
+
     @cached_property
     def _module(self) -> nn.Module | None:
         """The shared network, made once for all clients."""
@@ -117,29 +125,39 @@ class ClusteredModel(TrainedModel):
         """Forecast a client's windows; one that took no part joins the cluster of its profile."""
         if client_id in self.own or not len(windows):
             return super().forecast(client_id, windows)
-        return self.joining(client_id, windows.series, windows).forecast(client_id, windows)
+        joined = self.settled({client_id: windows.series}, windows.issue_utc_s, windows.timezone)
+        return joined.forecast(client_id, windows)
 
     def forecast_fleet(self, windows: FleetWindows) -> list[Forecast | None]:
         """Forecast many clients at once; for each what `forecast` says of it."""
-        new = {
-            series.client_id: self.joining(series.client_id, series, windows).models[0]
-            for series in windows.clients
-            if series.client_id not in self.own
-        }
-        if not new:
-            return super().forecast_fleet(windows)
-        everybody = replace(self, own={**self.own, **new})
-        return everybody.forecast_fleet(windows)
+        clients = dict(zip(windows.names, windows.clients, strict=True))
+        joined = self.settled(clients, windows.one.issue_utc_s, windows.timezone)
+        return super(ClusteredModel, joined).forecast_fleet(windows)
 
-    def joining(self, client_id: str, series: ClientSeries, windows: Windows) -> ClusteredModel:
-        """Return the model for a client that took no part, by its readings before the first issue.
+    def settled(
+        self, clients: Mapping[str, ClientSeries], asked_utc_s: Ints, zone: str
+    ) -> ClusteredModel:
+        """Return the model with the clusters that clients which took no part join.
 
-        What it learns of itself later does not move it: its forecasts stay of one model.
+        Each joins once, by its readings before the first of the issues that comes after its first
+        reading. What it learns of itself later does not move it: its forecasts stay of one model.
+        Who else is there, and from when on, changes nothing.
         """
-        first = int(windows.issue_utc_s.min())
-        zone = series.site.timezone or windows.timezone
-        state = self.models[self.clustering.nearest(series, first, zone)]
-        return replace(self, own={client_id: state}, models=(state,))
+        new = {
+            name: self.models[self._cluster_of(series, asked_utc_s, zone)]
+            for name, series in clients.items()
+            if name not in self.own
+        }
+        return replace(self, own={**self.own, **new}) if new else self
+
+    def _cluster_of(self, series: ClientSeries, asked_utc_s: Ints, zone: str) -> int:
+        known = np.flatnonzero(series.valid)
+        begin_utc_s = series.start_utc_s + int(known[0]) * series.resolution_s if known.size else 0
+        later = asked_utc_s[asked_utc_s > begin_utc_s]
+        if not known.size or not later.size:
+            return int(self.clustering.sizes.argmax())
+        own_zone = series.site.timezone or zone
+        return self.clustering.nearest(series, int(later.min()), own_zone)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +199,13 @@ class BlendedModel:
         return [
             _blend(list(of), own) for of, own in zip(zip(*made, strict=True), weights, strict=True)
         ]
+
+    def settled(
+        self, clients: Mapping[str, ClientSeries], asked_utc_s: Ints, zone: str
+    ) -> BlendedModel:
+        """Return the blend of its components, each settled."""
+        parts = tuple(part.settled(clients, asked_utc_s, zone) for part in self.parts)
+        return replace(self, parts=parts)
 
     def _weights(self, client_id: str) -> NDArray[np.float64]:
         known = self.blend.weights_of(client_id)

@@ -272,8 +272,9 @@ def state_of(model: TrainedModel, client_id: str, windows: Windows) -> Arrays | 
 
     A client that took no part in a run with clusters joins one by its own readings.
     """
-    if isinstance(model, ClusteredModel) and client_id not in model.own and len(windows):
-        model = model.joining(client_id, windows.series, windows)
+    if isinstance(model, ClusteredModel) and len(windows):
+        series = {client_id: windows.series}
+        model = model.settled(series, windows.issue_utc_s, windows.timezone)
     return model.state_for(client_id)
 
 
