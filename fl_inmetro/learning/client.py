@@ -22,6 +22,7 @@ from fl_inmetro.learning.conformal import Scores, scores_of
 from fl_inmetro.learning.control import kept_after, shift_of, zero_controls
 from fl_inmetro.learning.gradient import GradientLearner, client_seed
 from fl_inmetro.learning.private_moments import MomentsAsked, asked_of
+from fl_inmetro.learning.private_ridge import PrivateRidgeLearner
 from fl_inmetro.learning.update import Arrays, Learner, Update
 from fl_inmetro.learning.work import LocalWork
 from fl_inmetro.metrics import ErrorSums, Forecast, naive_scale
@@ -212,6 +213,9 @@ class ClientWorker:
     ) -> tuple[Arrays, float, Kept]:
         """Return what is sent, the loss, and what is kept."""
         design, names = self.train_design, self.learner.private(state)
+        if isinstance(self.learner, PrivateRidgeLearner):
+            arrays, loss = self.learner.update(state, design, work, seed, secret=secret)
+            return arrays, loss, Kept()
         if work.control == "none" and work.tells_loss:
             arrays, loss = self.learner.update(state, design, work, seed, debug=debug)
         else:
