@@ -90,8 +90,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self._roster = roster
         self._names = {node: name for name, node in roster.nodes.items()}
         self._merge = merge
-        self._closed_form = closed_form
-        self._settings = settings
+        self._closed_form, self._settings = closed_form, settings
         self._seed, self._group = seed, group
         self._planner = planner
         self._heterogeneity = heterogeneity
@@ -107,8 +106,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self._state: Arrays = {}
         self._memory: Arrays = {}
         self._standing = Standing(list(roster.nodes), self._gate, {})
-        self._exchange = Exchange(clock)
-        self._awaited = Awaited()
+        self._exchange, self._awaited = Exchange(clock), Awaited()
         self._validation = Validation(roster, group, emit, Exchange(clock), metric)
         self._inbox: Inbox | None = None
         #: Node id to client, of those who are asked in this round, and replies aimed at.
