@@ -50,7 +50,7 @@ class NoisyStatisticsMerge(StatisticsMerge):
         z = self.private.noise_multiplier or 0.0
         count = float(len(self.windows))
         if self.private.by_client:
-            total = noised(total, 1.0, z, self.private.secret.generator("statistics"))
+            total = noised(total, 1.0, z, self.private.secret, "statistics")
             deviation = z / count
         else:
             count = float(sum(self.windows.values()))

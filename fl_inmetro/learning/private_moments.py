@@ -102,9 +102,8 @@ def asked_of(
         return {NAME: clipped(whole, CLIENT_NORM)[0]}
     if secret is None:
         raise ValueError("noise of a client's own needs a secret to draw from")
-    rng = secret.generator("client", client_id, "moments")
     total = clipped(parts, WINDOW_NORM).sum(axis=0)
-    return {NAME: noised(total, WINDOW_NORM, asked.noise_multiplier, rng)}
+    return {NAME: noised(total, WINDOW_NORM, asked.noise_multiplier, secret, client_id, "moments")}
 
 
 def form_of(learner: Learner, asked: MomentsAsked) -> dict[str, int]:
@@ -159,8 +158,7 @@ def released(
         # Clipped once more: the promise to all must not hang on the program of one.
         own = np.stack([np.asarray(part[NAME], dtype=np.float64) for part in parts])
         total = clipped(own, CLIENT_NORM).sum(axis=0)
-        rng = private.secret.generator("moments")
-        found = noised(total, CLIENT_NORM, z, rng) / len(parts)
+        found = noised(total, CLIENT_NORM, z, private.secret, "moments") / len(parts)
         private.release(0, CLIENT_NORM, digest_of([found.tobytes()]))
         found = shrunk(found, z * CLIENT_NORM / len(parts))
     elif z is not None:

@@ -62,9 +62,9 @@ def private_calibration(
     for step in range(1, STEPS + 1):
         below = _at(shares, bins, np.sinh(place) * _LINEAR)
         off = np.where(np.isnan(below), 0.0, below - asked)
-        rng = private.secret.generator("quantiles", step)
         short = clipped(off.reshape(len(clients), -1), norm).sum(axis=0)
-        mean = noised(short, norm, z, rng).reshape(place.shape) / len(clients)
+        noisy = noised(short, norm, z, private.secret, "quantiles", step)
+        mean = noisy.reshape(place.shape) / len(clients)
         answers.append(mean.tobytes())
         # Newton's step at first, for a distribution with the tails of Laplace's.
         place = np.sort(place - mean / (_slope(asked) * max(1.0, step / 2)), axis=1)

@@ -96,8 +96,7 @@ class PrivateRidgeLearner(RidgeLearner):
         if not self.by_client:
             if secret is None or work.dp is None:
                 raise ValueError("noise of a client's own needs `dp` and a secret to draw from")
-            rng = secret.generator("statistic")
-            total = noised(total, 1.0, work.dp.noise_multiplier, rng)
+            total = noised(total, 1.0, work.dp.noise_multiplier, secret, "statistic")
         return {NAME: total}, math.nan
 
     def sums_like(self, state: Arrays) -> Arrays:

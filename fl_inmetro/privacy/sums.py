@@ -98,8 +98,8 @@ class PrivateMetric:
         deviation = self.noise_multiplier * self.sensitivity
         if self.protect != "client":
             deviation *= math.sqrt(clients)
-        noise = self.secret.generator("metric", "round", round_).standard_normal()
-        mean = middle + (total + deviation * float(noise)) / clients
+        noisy = noised(np.array([total]), deviation, 1.0, self.secret, "metric", round_)
+        mean = middle + float(noisy[0]) / clients
         self.release(round_, self.sensitivity, digest_of([np.float64(mean).tobytes()]))
         return mean
 
@@ -126,10 +126,18 @@ def clipped(rows: Floats, norm: float) -> Floats:
     return result
 
 
-def noised(total: Floats, norm: float, noise_multiplier: float, rng: np.random.Generator) -> Floats:
-    """Return a sum with N(0, (zC)²) on each of its numbers; of any shape."""
+def noised(
+    total: Floats, norm: float, noise_multiplier: float, secret: Secret, *name: str | int
+) -> Floats:
+    """Return a sum with N(0, (zC)²) on each of its numbers; of any shape.
+
+    Noise is drawn by the name and by the very bits of the sum: who resumes and comes to the same
+    sum gets the same noise; another sum (a client less has come back, say) gets noise of its own.
+    One noise on two sums would show their difference.
+    """
     if not noise_multiplier:
         return total
+    rng = secret.generator(*name, digest_of([total.tobytes()]))
     result: Floats = total + noise_multiplier * norm * rng.standard_normal(total.shape)
     return result
 

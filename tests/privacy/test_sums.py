@@ -47,7 +47,7 @@ def test_rows_that_are_not_finite_count_nothing():
 def test_noise_has_the_deviation_it_says():
     # 20,000 numbers: Σ(x/σ)² is chi-square with as many degrees of freedom. The secret is fixed,
     # so the test is, too; half of the noise, or noise on the mean, is far outside.
-    noise = noised(np.zeros(20_000), 2.0, 1.5, SECRET.generator("a")) / 3.0
+    noise = noised(np.zeros(20_000), 2.0, 1.5, SECRET, "a") / 3.0
     low, high = stats.chi2.ppf([1e-4, 1 - 1e-4], 20_000)
     assert low < (noise**2).sum() < high
     assert not low < ((noise / 2) ** 2).sum() < high
@@ -56,8 +56,16 @@ def test_noise_has_the_deviation_it_says():
 
 def test_no_noise_changes_nothing():
     x = derive(0, "x").normal(size=7)
-    assert noised(x, 3.0, 0.0, SECRET.generator("a")).tolist() == x.tolist()
+    assert noised(x, 3.0, 0.0, SECRET, "a").tolist() == x.tolist()
     assert shrunk(x, 0.0).tolist() == x.tolist()
+
+
+def test_one_sum_has_one_noise_and_another_sum_another():
+    one, other = np.zeros(50), np.full(50, 1e-9)
+    drawn = noised(one, 1.0, 1.0, SECRET, "a")
+    assert drawn.tolist() == noised(one, 1.0, 1.0, SECRET, "a").tolist()
+    assert np.abs(drawn - noised(other, 1.0, 1.0, SECRET, "a")).max() > 0.1
+    assert np.abs(drawn - noised(one, 1.0, 1.0, SECRET, "b")).max() > 0.1
 
 
 def test_shrinking_by_hand():
