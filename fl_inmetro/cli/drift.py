@@ -16,6 +16,8 @@ from fl_inmetro.i18n import Language, language, number, text
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from fl_inmetro.drift import Report
+
 #: Exit code when there is an alarm, for cron: no error has it.
 ALARM = 10
 
@@ -54,12 +56,16 @@ def drift(
 ) -> None:
     """Watch a run's model on readings of after its training."""
     chosen = language(lang)
+    from dataclasses import replace
+
     from fl_inmetro.cli.forecast import load_source
     from fl_inmetro.drift import Request, watch
     from fl_inmetro.runs.record import RunRecord
     from fl_inmetro.runs.shelf import find_run
     from fl_inmetro.trained import trained_model
 
+    days = (first.date() if first else None, last.date() if last else None)
+    request = Request(*days, (), every, shift)  # refuses numbers that are none before it reads
     record = RunRecord.open(find_run(runs, run))
     trained = trained_model(record, model, training)
     wanted = source if source is not None else str(record.config.data.source)
@@ -68,14 +74,7 @@ def drift(
     data = load_source(wanted, config, overrides, record)
     if source is None and not clients:  # the run's own: not those that its configuration left out
         clients = [name for name in data if name in record.manifest["data"]["clients"]]
-    request = Request(
-        first.date() if first else None,
-        last.date() if last else None,
-        tuple(clients or ()),
-        every,
-        shift,
-    )
-    found = watch(record, trained, data, request)
+    found = watch(record, trained, data, replace(request, clients=tuple(clients or ())))
     summary: dict[str, Any] = {
         "run": record.id,
         "model": trained.job.model,
@@ -91,7 +90,7 @@ def drift(
     if as_json:
         typer.echo(json.dumps(summary, ensure_ascii=False, allow_nan=False))
     else:
-        _print(summary, chosen)
+        _print(summary, found, chosen)
     if found.alarms:
         raise typer.Exit(ALARM)
 
@@ -108,7 +107,7 @@ def _save(
     return {"file": str(out / "drift.json"), "page": str(out / "drift.html")}
 
 
-def _print(summary: dict[str, Any], lang: Language) -> None:
+def _print(summary: dict[str, Any], found: Report, lang: Language) -> None:
     from rich.console import Console
 
     from fl_inmetro.cli.tables import print_whole
@@ -117,8 +116,12 @@ def _print(summary: dict[str, Any], lang: Language) -> None:
     console = Console(highlight=False)
     if summary["simulated"]:
         console.print(text("cli.simulated", lang), style="bold yellow")
-    for name, why in summary["skipped"].items():
-        typer.echo(text("drift.skipped", lang, client=name, why=why), err=True)
+    # In the reader's language; JSON has the reasons in English, like all error sentences.
+    unwatched = dict(found.skipped)
+    if found.fleet_skipped is not None:
+        unwatched[text("drift.fleet", lang)] = found.fleet_skipped
+    for name, why in unwatched.items():
+        typer.echo(text("drift.skipped", lang, client=name, why=why.told(lang)), err=True)
     console.print(sentence(summary, lang), soft_wrap=True, markup=False)
     if summary["alarms"]:
         print_whole(_table(summary, lang), console)

@@ -28,6 +28,27 @@ _DRAWS, _DRAWS_OF_SHORT, _SHORT_DAYS = 256, 1024, 120
 _HIGHEST = 60.0
 
 
+class ShortReferenceError(FederationError):
+    """FL357: no limit gives so few false alarms after so short a reference.
+
+    Attributes:
+        days: Reference days.
+    """
+
+    def __init__(self, days: int, k: float, every_days: float) -> None:
+        self.days = days
+        super().__init__(
+            Fault(
+                "FL357",
+                f"{days} reference days cannot tell a shift of {2 * k:g} deviations "
+                f"with one false alarm in {every_days:.0f} days",
+                f"--shift {2 * k:g}",
+                "ask for a larger shift, allow more false alarms with --alarm-every, or train "
+                "with more `validation-days`",
+            )
+        )
+
+
 @dataclass(frozen=True)
 class Signal:
     """One alarm of a chart.
@@ -119,7 +140,7 @@ def limit_for(reference_days: int, k: float, every_days: float) -> float:
     distribution of the readings. Days are taken as independent.
 
     Raises:
-        FederationError: FL357, no limit up to 60 gives so few.
+        ShortReferenceError: FL357, no limit up to 60 gives so few.
     """
     points = normal_scores(reference_days)
     rng = derive(0, "drift", reference_days)
@@ -132,16 +153,7 @@ def limit_for(reference_days: int, k: float, every_days: float) -> float:
     low, high = 0.1, 1.0
     while rate(high) > 1 / every_days:
         if high >= _HIGHEST:
-            raise FederationError(
-                Fault(
-                    "FL357",
-                    f"{reference_days} reference days cannot tell a shift of {2 * k:g} deviations "
-                    f"with one false alarm in {every_days:.0f} days",
-                    f"--shift {2 * k:g}",
-                    "ask for a larger shift, allow more false alarms with --alarm-every, or train "
-                    "with more `validation-days`",
-                )
-            )
+            raise ShortReferenceError(reference_days, k, every_days)
         low, high = high, min(2 * high, _HIGHEST)
     while high - low > 1e-3:
         middle = (low + high) / 2

@@ -20,8 +20,9 @@ from fl_inmetro.data.protocols import horizon_of, lead_of
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.windows import windows_at
 from fl_inmetro.drift.alarms import Alarm, advised, of_chart, of_streak
-from fl_inmetro.drift.chart import Path, cusum, limit_for, usable_days
+from fl_inmetro.drift.chart import Path, ShortReferenceError, cusum, limit_for, usable_days
 from fl_inmetro.drift.daily import WATCHED, Daily, Watched, daily
+from fl_inmetro.drift.request import Request, Skipped
 from fl_inmetro.drift.yardstick import LEAST_DAYS, Yardstick
 from fl_inmetro.errors import DataError, Fault, FederationError, RunError
 from fl_inmetro.runs.record import RunRecord
@@ -34,26 +35,6 @@ Floats = NDArray[np.float64]
 _LEAST_SHARE = 0.5
 #: Sums that raise false alarms: two of the level, two of the shape, one of the error.
 _SIDES = {"level": 2, "shape": 2, "error": 1}
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to watch, and how anxiously.
-
-    Attributes:
-        first: First local day; None = the day after the run's test window.
-        last: Last local day; None = the last that the readings cover.
-        clients: Whom; empty = everybody in the data.
-        every_days: Days from one false alarm of a client to the next, on average, if days were
-            independent.
-        shift: Change that is found fastest, in standard deviations of a client's daily numbers.
-    """
-
-    first: date | None = None
-    last: date | None = None
-    clients: tuple[str, ...] = ()
-    every_days: float = 36_500.0
-    shift: float = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +74,9 @@ class Report:
         days: The watched local days.
         reference: First and last local day that thresholds were learnt from.
         watched: Client to its charts.
-        fleet: The fleet's; None with fewer than two clients.
+        fleet: The fleet's; None with fewer than two clients, or where `fleet_skipped` says why.
         skipped: Client to the reason why it is not watched.
+        fleet_skipped: Why the fleet has no chart; None where it has one, or too few clients.
     """
 
     alarms: tuple[Alarm, ...]
@@ -102,7 +84,8 @@ class Report:
     reference: tuple[date, date]
     watched: Mapping[str, Watch]
     fleet: Watch | None
-    skipped: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, Skipped] = field(default_factory=dict)
+    fleet_skipped: Skipped | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, without the charts."""
@@ -113,7 +96,8 @@ class Report:
             "clients": len(self.watched),
             "alarmed": len(alarmed),
             "alarms": [one.to_json() for one in self.alarms],
-            "skipped": dict(self.skipped),
+            "skipped": {name: why.told("en") for name, why in self.skipped.items()},
+            "fleet_skipped": self.fleet_skipped.told("en") if self.fleet_skipped else None,
         }
 
     def lines(self) -> dict[str, dict[str, Any]]:
@@ -152,26 +136,25 @@ def watch(record: RunRecord, trained: Model, data: FederatedData, request: Reque
             )
         )
     watched: dict[str, Watch] = {}
-    skipped: dict[str, str] = {}
+    skipped: dict[str, Skipped] = {}
     short: list[Fault] = []
     for name, series in data.items():
         if request.clients and name not in request.clients:
             continue
         own = span.daily(trained, series)
         if own is None:
-            skipped[name] = "FL212 it has no model of its own in this local-only run"
+            skipped[name] = Skipped("FL212")
             continue
         try:
             found = _client(name, own, span, request)
-        except FederationError as error:
+        except ShortReferenceError as error:
             # One short reference does not end the watch of all others.
-            fault = error.faults[0]
-            skipped[name] = f"{fault.code} {fault.what}"
-            short.append(fault)
+            skipped[name] = Skipped("FL357", error.days)
+            short += error.faults
             continue
         if found is None:
             days = int(np.isfinite(own.level[: span.first]).sum())
-            skipped[name] = f"FL355 {days} usable reference days, {LEAST_DAYS} are needed"
+            skipped[name] = Skipped("FL355", days)
             continue
         watched[name] = found
     if not watched and short:
@@ -181,19 +164,25 @@ def watch(record: RunRecord, trained: Model, data: FederatedData, request: Reque
             Fault(
                 "FL355",
                 "no client can be watched",
-                "\n".join(f"client {name}: {why}" for name, why in list(skipped.items())[:5]),
+                "\n".join(f"client {n}: {why.told('en')}" for n, why in list(skipped.items())[:5]),
                 "the run's validation and test days are the reference: train with "
                 f"`[window] validation-days` of {LEAST_DAYS} or more",
             )
         )
-    fleet = _fleet(watched, span, request)
+    fleet: Watch | None = None
+    fleet_skipped: Skipped | None = None
+    try:
+        fleet = _fleet(watched, span, request)
+    except ShortReferenceError as error:
+        # The clients' own charts stand without the fleet's.
+        fleet_skipped = Skipped("FL357", error.days)
     alarms = [*(fleet.alarms if fleet else ()), *(a for w in watched.values() for a in w.alarms)]
     told = sorted(
         advised(alarms, len(watched)),
         key=lambda one: (one.client_id is not None, one.client_id or "", one.day, one.kind),
     )
     reference = (span.dates[0], span.reference_last)
-    return Report(tuple(told), span.watched, reference, watched, fleet, skipped)
+    return Report(tuple(told), span.watched, reference, watched, fleet, skipped, fleet_skipped)
 
 
 # ------------------------------------------------------------------------------ internals

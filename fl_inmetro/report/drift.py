@@ -139,6 +139,8 @@ def sums_figure(
     drawn.add_hline(y=1, line={"color": palette.BLACK, "dash": "dash", "width": 1})
     drawn.update_layout(palette.layout(lang, 340))
     drawn.update_xaxes(title=text("drift.page.axis.day", lang))
+    if lang == "pt-BR":  # plotly's own names of months are English; the year stands where it begins
+        drawn.update_xaxes(tickformat="%d/%m\n%Y", hoverformat="%d/%m/%Y")
     drawn.update_yaxes(title=text("drift.page.axis.sum", lang), rangemode="tozero")
     return drawn
 

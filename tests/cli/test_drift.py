@@ -28,6 +28,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = config_for(folder / "run.toml", long_file(folder / "meters.csv", early))
     long_file(folder / "same.csv", late)
     long_file(folder / "changed.csv", half)
+    young = readings("d", 50, first_day=40)
+    long_file(folder / "short.csv", [*late, *young])
     words = ("--set", "model=ridge", "--set", "window.validation-days=30")
     answer = call("run", config, "--runs", folder / "runs", *words)
     assert answer.code == 0, answer.err
@@ -92,6 +94,32 @@ def test_without_data_those_that_the_run_left_out_are_not_watched(tmp_path):
     assert call("run", config, *words, *sets).code == 0
     found = json.loads(call("drift", "latest", "--runs", tmp_path / "runs", "--json").out)
     assert found["clients"] == 2
+
+
+def test_reasons_are_told_in_the_language_of_the_reader(watched):
+    """A meter that is read since 20 days before the watch: of the first nothing was foretold."""
+    answer = drift(watched, "short.csv", "--lang", "pt")
+    assert answer.code == 0, answer.err
+    assert "d não é vigiado: FL355 19 dias de referência utilizáveis; são precisos 28" in answer.err
+    found = json.loads(drift(watched, "short.csv", "--lang", "pt", "--json").out)
+    assert found["skipped"] == {"d": "FL355 19 usable reference days, 28 are needed"}
+    assert found["fleet_skipped"] is None
+
+
+@pytest.mark.parametrize("wish", [("--alarm-every", "nan"), ("--shift", "nan")])
+def test_a_wish_that_is_no_number_is_fl366(watched, wish):
+    answer = drift(watched, "same.csv", *wish)
+    assert [fault["code"] for fault in answer.faults] == ["FL366"]
+    assert answer.faults[0]["where"] == " ".join(wish)
+
+
+def test_the_pages_days_are_of_the_language(watched, tmp_path):
+    pages = {}
+    for lang in ("en", "pt"):
+        drift(watched, "changed.csv", "--lang", lang, "-o", tmp_path / lang)
+        pages[lang] = (tmp_path / lang / "drift.html").read_text(encoding="utf-8")
+    assert '"tickformat":"%d/%m\\n%Y"' in pages["pt"]
+    assert '"tickformat":"%d/%m' not in pages["en"]
 
 
 def test_only_some_clients(watched):

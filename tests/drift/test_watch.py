@@ -208,7 +208,35 @@ def test_one_short_reference_does_not_end_the_watch_of_the_others():
     energy[: REFERENCE - 28] = np.nan
     report = watched(fleet({"c2": energy}), shift=1.0, every_days=365_000)
     assert set(report.watched) == {"c0", "c1", "c3", "c4", "c5"}
-    assert report.skipped["c2"].startswith("FL357 28 reference days")
+    assert report.skipped["c2"].told("en").startswith("FL357 28 reference days")
+    assert report.skipped["c2"].told("pt-BR").startswith("FL357 28 dias de referência")
+
+
+def test_a_fleet_whose_reference_is_too_short_leaves_its_clients_their_charts():
+    """One client knows days 0 to 59 of the reference, the other 30 to 89: both know 30 of 90.
+
+    Limits are made for steps of 5 %: 28 · 1.05 = 29 days.
+    """
+    day = np.arange(REFERENCE)
+    energies = {name: energy_of(name) for name in ("c0", "c1")}
+    energies["c0"][:REFERENCE][day >= 60] = np.nan
+    energies["c1"][:REFERENCE][day < 30] = np.nan
+    report = watched(fleet(energies, 2), shift=1.0, every_days=365_000)
+    assert set(report.watched) == {"c0", "c1"}
+    assert (report.fleet, report.skipped) == (None, {})
+    assert report.fleet_skipped is not None
+    assert report.fleet_skipped.told("pt-BR").startswith("FL357 29 dias de referência")
+    assert report.to_json()["fleet_skipped"].startswith("FL357 29 reference days")
+    assert all(report.watched[name].paths for name in report.watched)
+
+
+@pytest.mark.parametrize(
+    "wish", [{"every_days": np.nan}, {"every_days": np.inf}, {"shift": np.nan}]
+)
+def test_a_wish_that_is_no_number_is_refused(wish):
+    with pytest.raises(FederationError) as caught:
+        Request(**wish)
+    assert [fault.code for fault in caught.value.faults] == ["FL366"]
 
 
 def test_one_client_of_many_can_be_watched_alone():
