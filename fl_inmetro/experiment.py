@@ -26,6 +26,7 @@ from fl_inmetro.fallback import keep_profile
 from fl_inmetro.federation.cohort_grid import CohortGrid
 from fl_inmetro.federation.grids import Interrupted, LoopGrid
 from fl_inmetro.federation.joint import of_cluster
+from fl_inmetro.federation.protection import learner_under
 from fl_inmetro.federation.spending import Account
 from fl_inmetro.federation.training import Outcome, train_group
 from fl_inmetro.learning.client import ClientData, ClientWorker, added_up, past_scale
@@ -161,7 +162,7 @@ def _run_job(
     """Train the federations of a job."""
     del before  # what is trained depends on nothing that was
     settings = settings_of(job, config)
-    learner = learner_for(job.model, settings.models)
+    learner = learner_under(settings.privacy, learner_for(job.model, settings.models))
     parted = _clusters(config, prepared, emit) if job.training == "clustered" else None
     if parted and starts:
         emit(events.Note("warning", f"{job.model} (clustered) begins anew: its clusters do"))

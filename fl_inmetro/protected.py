@@ -127,6 +127,12 @@ def _faults(
             f"[strategy] name = {config.strategy.name!r}",
             "take fedavg, fedavgm, fedadagrad, fedadam, fedyogi or fedprox",
         )
+    if config.conformal.enabled and config.conformal.fleet_days:
+        yield (
+            "the fleet's calibration adds up exact counts of all clients' errors",
+            f"[conformal] fleet-days = {config.conformal.fleet_days}",
+            "set it to 0: then each client is calibrated by its own errors, which stay with it",
+        )
     if config.diagnostics.heterogeneity:
         yield (
             "heterogeneity is measured by whole gradients, which would leave without noise",

@@ -32,8 +32,8 @@ class Privacy(Table):
             the `clients`, so that the server never sees a sum without noise.
         safe_noise: Draw noise on a grid (discrete Gaussian, from a cipher), against attacks on the
             last bits of floating-point numbers.
-        scaler_share: Share of ε for the sums that standardise features; 0 = features are used as
-            they are.
+        scaler_share: Share of ε for the sums that standardise features; 0 = nothing is asked for,
+            and public constants do it.
         metrics_share: Share of ε for the mean validation error of the rounds; 0 = no round is
             scored.
         budget: Most that all runs of this federation (its `name`) may spend together; None = only
@@ -50,7 +50,7 @@ class Privacy(Table):
     clip_rate: float = Field(0.2, gt=0, allow_inf_nan=False)
     noise_at: Literal["server", "clients"] = "server"
     safe_noise: bool = False
-    scaler_share: Share = 0.05
+    scaler_share: Share = 0.0
     metrics_share: Share = 0.0
     budget: float | None = Field(None, gt=0, allow_inf_nan=False)
     ledger: str = "ledgers"

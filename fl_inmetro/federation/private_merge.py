@@ -122,7 +122,8 @@ class PrivateMerge(DeltaMerge):
         assert self.secret is not None
         exact = hashlib.sha256(vector.tobytes()).hexdigest()
         generator = self.secret.generator("round", number, "update", exact)
-        return vector + np.sqrt(lacks) * generator.standard_normal(len(vector))
+        noisy: Floats = vector + np.sqrt(lacks) * generator.standard_normal(len(vector))
+        return noisy
 
     def _aggregate(self, digests: Sequence[Any], memory: Arrays) -> tuple[Arrays, Floats, Arrays]:
         """Return what was released, as it is."""

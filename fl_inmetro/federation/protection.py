@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from fl_inmetro.config.privacy import Privacy
 from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.config.strategy import Gate
 from fl_inmetro.federation.closing import replies_of
@@ -12,13 +13,21 @@ from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.noted_merge import NotedMerge
 from fl_inmetro.federation.private_merge import PrivateMerge, Released
 from fl_inmetro.federation.private_sampling import Poisson
+from fl_inmetro.federation.private_statistics import NoisyStatisticsMerge
 from fl_inmetro.federation.roster import Roster
 from fl_inmetro.federation.rules import Merge
 from fl_inmetro.federation.selection import SAMPLERS, Sampler
 from fl_inmetro.federation.spending import GroupAccount
+from fl_inmetro.learning.closed_form import RidgeLearner
+from fl_inmetro.learning.private_ridge import PrivateRidgeLearner
 from fl_inmetro.learning.update import Learner
 from fl_inmetro.learning.work import DpSgd, LocalWork, NoiseShare
 from fl_inmetro.privacy.mechanism import Gaussian
+from fl_inmetro.privacy.plan import Planned
+from fl_inmetro.privacy.sums import PrivateMetric, PrivateSums
+
+#: The largest validation nMAE that counts in a noisy mean: as bad as to forecast nothing.
+_LIMIT = 1.0
 
 
 @dataclass(frozen=True)
@@ -30,12 +39,29 @@ class Protected:
         work: What the clients do.
         gate: Which replies may touch the model.
         sampler: Who takes part in a round.
+        metric: How rounds are scored; None = not for anybody but who runs the study.
     """
 
     merge: Merge
     work: LocalWork
     gate: Gate
     sampler: Sampler
+    metric: PrivateMetric | None
+
+
+def private_sums(spending: GroupAccount, scaler: Gaussian | None) -> PrivateSums:
+    """Return how clients enrol: with noisy moments, or, without a share of ε, with none."""
+
+    def release(round_: int, sensitivity: float, digest: str) -> None:
+        if scaler is not None:
+            spending.note(round_, "scaler", scaler, sensitivity, digest)
+
+    return PrivateSums(
+        spending.protect,
+        None if scaler is None else scaler.noise_multiplier,
+        spending.secret.child("enrolment"),
+        release,
+    )
 
 
 def protected(
@@ -62,88 +88,34 @@ def protected(
         BudgetError: FL422, a budget does not allow it.
         PrivacyError: FL404, no noise keeps such a promise.
     """
-    make = _by_example if config.privacy.by_example else _by_client
-    return make(spending, config, learner, roster, merge, work, scaler)
-
-
-def _by_example(
-    spending: GroupAccount,
-    config: RunConfig,
-    learner: Learner,
-    roster: Roster,
-    merge: Merge,
-    work: LocalWork,
-    scaler: Gaussian | None,
-) -> Protected:
-    """Return the parts of a federation whose clients clip and noise window by window (DP-SGD)."""
     settings = config.federation
-    batch_size = learner.settings.batch_size  # type: ignore[attr-defined]  # gradient learners have them
-    plan = spending.begin(
-        settings.num_server_rounds,
-        1.0,  # a client is told how often it was asked; nothing is gained by a draw that is known
-        roster.windows,
-        batch_size,
-        settings.local_epochs,
-        settings.local_steps,
-        scaler=scaler,
-    )
-    per_round = replace(plan.update, times=plan.update.times // settings.num_server_rounds)
-    clip = config.privacy.clip
-
-    def note(round_: int, digest: str) -> None:
-        spending.note(round_, "update", per_round, clip, digest)
-
-    dp = DpSgd(clip, plan.update.noise_multiplier)
+    rounds = 1 if learner.closed_form else settings.num_server_rounds
+    if learner.closed_form:
+        kinds = spending.of_statistics()
+    elif config.privacy.by_example:
+        size = learner.settings.batch_size  # type: ignore[attr-defined]  # gradient learners have it
+        # A client knows how often it was asked: nothing is gained by a draw of clients.
+        windows = roster.windows.values()
+        kinds = spending.of_windows(
+            rounds, windows, size, settings.local_epochs, settings.local_steps
+        )
+    else:
+        kinds = spending.of_clients(rounds, settings.fraction_fit)
+    plan = spending.begin(kinds, rounds, scaler)
     sampler = SAMPLERS[config.selection.sampler](config.selection)
-    return Protected(NotedMerge(merge, note), replace(work, dp=dp), config.gate, sampler)
+    usual = Protected(merge, work, config.gate, sampler, _metric(spending, plan, rounds))
+    if isinstance(learner, PrivateRidgeLearner):
+        return _by_statistics(usual, spending, plan, learner, roster)
+    if config.privacy.by_example:
+        return _by_window(usual, spending, plan, rounds)
+    return _by_client(usual, spending, plan, config, len(roster.nodes))
 
 
-def _by_client(
-    spending: GroupAccount,
-    config: RunConfig,
-    learner: Learner,
-    roster: Roster,
-    merge: Merge,
-    work: LocalWork,
-    scaler: Gaussian | None,
-) -> Protected:
-    """Return the parts of a federation whose clients are clipped and noised as a whole."""
-    del learner
-    settings, privacy = config.federation, config.privacy
-    plan = spending.begin(
-        settings.num_server_rounds,
-        settings.fraction_fit,
-        roster.windows,
-        0,
-        settings.local_epochs,
-        settings.local_steps,
-        scaler=scaler,
-    )
-    event = replace(plan.update, times=1)
-    clients, z = len(roster.nodes), plan.update.noise_multiplier
-
-    def release(released: Released) -> None:
-        spending.note(released.round, "update", event, released.sensitivity, released.digest)
-
-    expected = settings.fraction_fit * clients
-    sigma = 0.0
-    if privacy.noise_at == "clients":
-        # So that the least replies that are merged as a rule have all of the noise together.
-        least = max(1, replies_of(_quorum_of(config), max(1, int(expected))))
-        sigma = z * privacy.clip / math.sqrt(least)
-        work = replace(work, share=NoiseShare(privacy.clip, sigma))
-    assert isinstance(merge, DeltaMerge)
-    private = PrivateMerge.over(
-        merge,
-        clip=privacy.clip,
-        noise_multiplier=z,
-        expected=expected,
-        secret=spending.secret,
-        release=release,
-        share=sigma,
-    )
-    sampler = Poisson(spending.secret, settings.fraction_fit)
-    return Protected(private, work, alone(config.gate), sampler)
+def learner_under(privacy: Privacy, learner: Learner) -> Learner:
+    """Return the learner in its private form: ridge sends other statistics."""
+    if privacy.enabled and isinstance(learner, RidgeLearner):
+        return PrivateRidgeLearner(learner.settings, by_client=not privacy.by_example)
+    return learner
 
 
 def alone(gate: Gate) -> Gate:
@@ -152,7 +124,88 @@ def alone(gate: Gate) -> Gate:
     A limit on norms by the cohort's median, or a look for copies, lets one client decide whether
     another counts: then more than its own clipped update hangs on it, and the noise is too little.
     """
-    return gate.model_copy(update={"norm_factor": math.inf, "copies": True})
+    return gate.model_copy(update={"norm_factor": math.inf, "copies": True, "fit": False})
+
+
+# ------------------------------------------------------------------------------ internals
+def _metric(spending: GroupAccount, plan: Planned, rounds: int) -> PrivateMetric | None:
+    if plan.metrics is None:
+        return None
+    event = replace(plan.metrics, times=plan.metrics.times // rounds)
+
+    def release(round_: int, sensitivity: float, digest: str) -> None:
+        spending.note(round_, "metrics", event, sensitivity, digest)
+
+    secret = spending.secret.child("metrics")
+    return PrivateMetric(spending.protect, event.noise_multiplier, _LIMIT, secret, release)
+
+
+def _by_statistics(
+    usual: Protected,
+    spending: GroupAccount,
+    plan: Planned,
+    learner: PrivateRidgeLearner,
+    roster: Roster,
+) -> Protected:
+    """Return the parts of a model in closed form."""
+    z = plan.update.noise_multiplier
+
+    def release(round_: int, sensitivity: float, digest: str) -> None:
+        spending.note(round_, "statistics", plan.update, sensitivity, digest)
+
+    sums = PrivateSums(spending.protect, z, spending.secret.child("statistics"), release)
+    merge = NoisyStatisticsMerge(learner, sums, roster.windows)
+    # Where clients count the noise is the server's; `dp` says as well that no loss is told.
+    work = replace(usual.work, dp=DpSgd(1.0, 0.0 if sums.by_client else z))
+    return replace(usual, merge=merge, work=work, gate=_unlooked(usual.gate))
+
+
+def _unlooked(gate: Gate) -> Gate:
+    """Return a gate that looks at the form of noisy sums alone: they contradict any rows."""
+    return alone(gate).model_copy(update={"spread_factor": math.inf})
+
+
+def _by_window(usual: Protected, spending: GroupAccount, plan: Planned, rounds: int) -> Protected:
+    """Return the parts of a federation whose clients clip and noise window by window (DP-SGD)."""
+    per_round = replace(plan.update, times=plan.update.times // rounds)
+    clip = spending.settings.clip
+
+    def note(round_: int, digest: str) -> None:
+        spending.note(round_, "update", per_round, clip, digest)
+
+    work = replace(usual.work, dp=DpSgd(clip, plan.update.noise_multiplier))
+    return replace(usual, merge=NotedMerge(usual.merge, note), work=work)
+
+
+def _by_client(
+    usual: Protected, spending: GroupAccount, plan: Planned, config: RunConfig, clients: int
+) -> Protected:
+    """Return the parts of a federation whose clients are clipped and noised as a whole."""
+    privacy, fraction = config.privacy, config.federation.fraction_fit
+    event = replace(plan.update, times=1)
+    z, expected = plan.update.noise_multiplier, fraction * clients
+
+    def release(released: Released) -> None:
+        spending.note(released.round, "update", event, released.sensitivity, released.digest)
+
+    work, sigma = usual.work, 0.0
+    if privacy.noise_at == "clients":
+        # So that the least replies that are merged as a rule have all of the noise together.
+        least = max(1, replies_of(_quorum_of(config), max(1, int(expected))))
+        sigma = z * privacy.clip / math.sqrt(least)
+        work = replace(work, share=NoiseShare(privacy.clip, sigma))
+    assert isinstance(usual.merge, DeltaMerge)
+    merge = PrivateMerge.over(
+        usual.merge,
+        clip=privacy.clip,
+        noise_multiplier=z,
+        expected=expected,
+        secret=spending.secret.child("updates"),
+        release=release,
+        share=sigma,
+    )
+    sampler = Poisson(spending.secret.child("draws"), fraction)
+    return replace(usual, merge=merge, work=work, gate=alone(usual.gate), sampler=sampler)
 
 
 def _quorum_of(config: RunConfig) -> float:

@@ -16,9 +16,9 @@ from fl_inmetro.learning.work import steps_of
 from fl_inmetro.privacy import accountant
 from fl_inmetro.privacy.budget import Accountant, Budget, over_budget
 from fl_inmetro.privacy.ledger import Ledger, Owner
-from fl_inmetro.privacy.mechanism import Events, Gaussian, Sampling
+from fl_inmetro.privacy.mechanism import Events, Gaussian
 from fl_inmetro.privacy.plan import Planned, planned
-from fl_inmetro.privacy.release import Release, spending
+from fl_inmetro.privacy.release import Release, Subject, spending
 from fl_inmetro.privacy.secret import Secret
 
 #: What is noted of a run's privacy in its directory.
@@ -132,6 +132,7 @@ class GroupAccount:
 
     def __init__(self, account: Account, key: str, group: int) -> None:
         self.settings = account.settings
+        self.protect: Subject = account.settings.protect  # type: ignore[assignment]  # not "nobody"
         self.secret = account.secret.child("federation", key)
         self.plan: Planned | None = None
         self._account = account
@@ -147,7 +148,7 @@ class GroupAccount:
         multiplier of the updates.
         """
         share = self.settings.scaler_share
-        event = Gaussian(self.settings.noise_multiplier or 1.0, 1.0, 1, "all", self._group)
+        event = Gaussian(self._given, 1.0, 1, "all", self._group)
         if not share or self.settings.epsilon is None:
             return event if share else None
         return self._beside(event, share)
@@ -158,26 +159,40 @@ class GroupAccount:
         assert self.settings.epsilon is not None
         return smallest_noise(event, share * self.settings.epsilon, self.settings.delta)
 
-    def begin(
-        self,
-        rounds: int,
-        fraction: float,
-        windows: Mapping[str, int],
-        batch_size: int,
-        epochs: int,
-        most_steps: int,
-        *,
-        scaler: Gaussian | None,
-    ) -> Planned:
-        """Plan the noise of the rounds, and refuse what the budgets do not allow.
+    def of_clients(self, rounds: int, fraction: float) -> set[Gaussian]:
+        """Return what rounds spend in which each client is with chance `fraction`, as a whole."""
+        return {Gaussian(self._given, fraction, rounds, "all" if fraction == 1 else "poisson")}
+
+    def of_windows(
+        self, rounds: int, windows: Iterable[int], batch_size: int, epochs: int, most_steps: int
+    ) -> set[Gaussian]:
+        """Return what clients spend by DP-SGD that are in every round.
 
         Args:
             rounds: Rounds of the federation.
-            fraction: Chance of a client to be in one.
-            windows: Training windows by client.
+            windows: Training windows of the clients.
             batch_size: Windows of a step; 0 = all.
             epochs: Local epochs of a round.
             most_steps: At most so many steps of them; 0 = all.
+        """
+        of_steps = (batch_size, rounds, epochs, most_steps, self._group)
+        return {_steps(self._given, count, *of_steps) for count in windows if count}
+
+    def of_statistics(self) -> set[Gaussian]:
+        """Return what one sum over all records spends."""
+        return {Gaussian(self._given, 1.0, 1, "all", self._group)}
+
+    @property
+    def _given(self) -> float:
+        """The noise multiplier that was given; any, where there is an ε."""
+        return self.settings.noise_multiplier or 1.0
+
+    def begin(self, kinds: Iterable[Gaussian], rounds: int, scaler: Gaussian | None) -> Planned:
+        """Plan the noise of the rounds, and refuse what the budgets do not allow.
+
+        Args:
+            kinds: What the updates spend in all rounds, a kind for each sort of client.
+            rounds: Rounds that are scored.
             scaler: What was planned for the standardisation.
 
         Raises:
@@ -185,17 +200,9 @@ class GroupAccount:
             PrivacyError: FL404, no noise keeps such a promise.
         """
         s = self.settings
-        z = s.noise_multiplier or 1.0
-        if s.protect == "client":
-            how: Sampling = "all" if fraction == 1 else "poisson"
-            kinds = {Gaussian(z, fraction, rounds, how)}
-        else:
-            kinds = {
-                _steps(z, count, batch_size, rounds, epochs, most_steps, self._group)
-                for count in windows.values()
-                if count
-            }
-        metrics = Gaussian(z, 1.0, rounds, "all", self._group) if s.metrics_share else None
+        z = self._given
+        # However many windows a day is in, it moves its client's error within its limits.
+        metrics = Gaussian(z, 1.0, rounds, "all") if s.metrics_share else None
         wanted = {
             "epsilon": s.epsilon,
             "delta": s.delta,
@@ -259,7 +266,7 @@ class GroupAccount:
             times=event.times,
             group=event.group,
             relation="add-remove",
-            subject=s.protect,  # type: ignore[arg-type]  # "nobody" has no account
+            subject=self.protect,
             digest=digest,
         )
         subject = release.subject

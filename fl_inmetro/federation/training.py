@@ -23,7 +23,7 @@ from fl_inmetro.federation.joint import Choices
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.planner import RoundPlanner
 from fl_inmetro.federation.progress import Progress, begin, unpacked
-from fl_inmetro.federation.protection import protected
+from fl_inmetro.federation.protection import private_sums, protected
 from fl_inmetro.federation.recipes import compose, merge_for
 from fl_inmetro.federation.roster import Roster, enrol
 from fl_inmetro.federation.selection import SAMPLERS
@@ -35,6 +35,7 @@ from fl_inmetro.learning.quantile_linear import is_done, rounds_of
 from fl_inmetro.learning.update import Arrays, Learner
 from fl_inmetro.learning.work import LocalWork, cosine, steps_of
 from fl_inmetro.metrics import ErrorSums
+from fl_inmetro.privacy.sums import PrivateMetric
 
 #: Prefix of the clients' private parameters on the shelf.
 _OWN = "own."
@@ -127,6 +128,7 @@ def train_group(
             )
         )
     started = time.perf_counter()
+    scaler = None if spending is None or learner.closed_form else spending.scaler()
     roster, initial = enrol(
         grid,
         learner,
@@ -136,6 +138,7 @@ def train_group(
         emit,
         most_points,
         config.gate,
+        None if spending is None else private_sums(spending, scaler),
     )
     checkpoint_key = f"{group.key}-checkpoint"
     private = _private_names(learner, config, initial)
@@ -186,10 +189,12 @@ def train_group(
         settings.local_steps,
         settings.num_server_rounds,
     )
+    metric: PrivateMetric | None = None
     gate, sampler = config.gate, SAMPLERS[config.selection.sampler](config.selection)
     if spending:
-        parts = protected(spending, config, learner, roster, merge, work, None)
+        parts = protected(spending, config, learner, roster, merge, work, scaler)
         merge, work, gate, sampler = parts.merge, parts.work, parts.gate, parts.sampler
+        metric = parts.metric
         settings = settings.model_copy(update={"keep": "last"})
     planner = None
     if config.virtual_time.enabled:
@@ -213,6 +218,7 @@ def train_group(
         seed=config.seed,
         work=work,
         gate=gate,
+        metric=metric,
         sampler=sampler,
         may_repeat=_may_repeat(learner, roster),
         planner=planner,

@@ -21,6 +21,7 @@ from fl_inmetro.federation.diagnostics import (
 from fl_inmetro.federation.heterogeneity import Updates, probed, probing, total_of
 from fl_inmetro.federation.messages import TrainRequest
 from fl_inmetro.learning.client import ClientWorker, Enrolment
+from fl_inmetro.learning.private_moments import MomentsAsked
 from fl_inmetro.learning.trainer import ClientFailure
 from fl_inmetro.learning.update import Arrays, Layout, UpdateBlock
 
@@ -71,9 +72,11 @@ class WatchedGrid(CohortGrid):
         self._memory_bytes = execution.memory_mb * _MEGABYTE
         self._before: tuple[NDArray[np.float64], Dissimilarity, Mapping[str, Any]] | None = None
 
-    def enrolments(self) -> Iterator[tuple[int, Enrolment | ClientFailure]]:
+    def enrolments(
+        self, asked: MomentsAsked | None = None
+    ) -> Iterator[tuple[int, Enrolment | ClientFailure]]:
         """Note how many windows each client has."""
-        for node, enrolment in super().enrolments():
+        for node, enrolment in super().enrolments(asked):
             if isinstance(enrolment, Enrolment):
                 self.windows[enrolment.client_id] = enrolment.windows
                 self.points[enrolment.client_id] = enrolment.points

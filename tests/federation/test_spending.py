@@ -33,9 +33,12 @@ def opened(folder, kept=None, run="r1", **settings):
     return one, kept, notes
 
 
-def begun(group, rounds=10, fraction=0.5, **changes):
-    given = {"windows": {"a": 100, "b": 100}, "batch_size": 10, "epochs": 1, "most_steps": 0}
-    return group.begin(rounds, fraction, **{**given, **changes}, scaler=None)
+def begun(group, rounds=10, fraction=0.5, windows=(100, 100), most_steps=0):
+    if group.protect == "client":
+        kinds = group.of_clients(rounds, fraction)
+    else:
+        kinds = group.of_windows(rounds, windows, 10, 1, most_steps)
+    return group.begin(kinds, rounds, None)
 
 
 def bits(number: int) -> str:
@@ -73,8 +76,8 @@ def test_everybody_in_each_round_is_no_draw(tmp_path):
 def test_who_has_few_windows_decides_the_noise(tmp_path):
     # Batches of 10: of 100 windows a tenth in each of 10 steps, of 20 windows a half in 2 steps.
     one, _, _ = opened(tmp_path, protect="window")
-    short = begun(one.group(KEY), windows={"a": 100, "b": 20, "new": 0})
-    long = begun(one.group(KEY), windows={"a": 100})
+    short = begun(one.group(KEY), windows=(100, 20, 0))
+    long = begun(one.group(KEY), windows=(100,))
     assert (short.update.sampling_rate, short.update.times) == (0.5, 20)
     assert (long.update.sampling_rate, long.update.times) == (0.1, 100)
     z = short.update.noise_multiplier

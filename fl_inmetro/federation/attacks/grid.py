@@ -26,6 +26,7 @@ from fl_inmetro.federation.attacks.table import ATTACKS
 from fl_inmetro.federation.cohort_grid import CohortGrid, Digest
 from fl_inmetro.federation.engines import Digested
 from fl_inmetro.learning.client import ClientWorker, Enrolment
+from fl_inmetro.learning.private_moments import MomentsAsked
 from fl_inmetro.learning.trainer import ClientFailure
 from fl_inmetro.learning.update import Arrays, Layout, UpdateBlock
 from fl_inmetro.learning.work import CONTROL
@@ -117,10 +118,12 @@ class AttackedGrid(CohortGrid):
             else:
                 yield digest(next(crafted))
 
-    def enrolments(self) -> Iterator[tuple[int, Enrolment | ClientFailure]]:
+    def enrolments(
+        self, asked: MomentsAsked | None = None
+    ) -> Iterator[tuple[int, Enrolment | ClientFailure]]:
         """Yield what the clients say of themselves; hostile ones may make up their sums."""
         forge = self._attack.enrols
-        for node, said in super().enrolments():
+        for node, said in super().enrolments(asked):
             if forge and isinstance(said, Enrolment) and said.client_id in self._hostile:
                 said = replace(said, sums=forge(said.sums, self._attack_settings))
             yield node, said
