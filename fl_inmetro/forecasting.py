@@ -59,7 +59,7 @@ class Forecasts:
         skipped: Client without any forecast to the reason.
         incomplete: Client to the number of issue times for which it has no forecast.
         stale_h: Client to the hours between its last reading and its last issue time, where that
-            is more than a day: its forecasts rest on older readings than they should.
+            is a day or more: its forecasts rest on older readings than they should.
         methods: Who made the forecasts, to how many (one for each client and issue time).
         reasons: Why they are not the chosen model's, to how many.
     """

@@ -75,7 +75,7 @@ class Made:
         if not len(series):
             return
         late_h = int(issue_utc_s[made][-1] - _last_reading_utc_s(series)) // HOUR_S
-        if late_h > 24:
+        if late_h >= 24:  # what a day-ahead model rests on most is not there
             self.stale_h[name] = late_h
 
 

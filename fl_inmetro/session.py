@@ -255,7 +255,7 @@ def _only_here(why: str) -> ConfigError:
             "FL306",
             why,
             'engine = "flower"',
-            'use `engine = "cohort"`: comparisons, local-only and centralised training, private '
-            "parameters, and --resume",
+            'use `engine = "cohort"` (or "loop"): comparisons, clustered, local-only and '
+            "centralised training, private parameters, and --resume",
         )
     )

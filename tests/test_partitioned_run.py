@@ -1,5 +1,6 @@
 """Runs and comparisons on a partition: like with like, both engines, interruption."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 
 from fl_inmetro import events, session
 from fl_inmetro.config import RunConfig
+from fl_inmetro.errors import FederationError
+from fl_inmetro.explain.study import study
+from fl_inmetro.explain.terms import explain
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.forecasting import forecast, score_file
 from fl_inmetro.i18n import text
@@ -223,3 +227,19 @@ def test_the_report_says_that_clients_are_made_and_shows_one_meter_of_each(compa
         known = np.isfinite(week.mean_kwh)
         assert set(week.mean_kwh[known]) <= set(own["mean"])
         assert (np.diff(week.target_time_utc) == np.timedelta64(1, "h")).all()
+
+
+def test_who_names_a_meter_for_a_client_or_a_client_for_a_meter_is_told_so(compared):
+    """FL360: `importance` asks the clients of the partition, `explain` takes meters apart."""
+    model, prepared = trained_model(compared), prepare(compared.config)
+    made, meter = next(iter(prepared.clients)), prepared.meters[0]
+    with pytest.raises(FederationError) as caught:
+        explain(compared, model, prepared.data, made, date(2024, 2, 25))
+    (fault,) = caught.value.faults
+    assert (fault.code, "made by [partition]" in fault.what) == ("FL360", True)
+    assert meter in fault.where
+    with pytest.raises(FederationError) as caught:
+        study(compared, model, (meter,), "group", 1)
+    (fault,) = caught.value.faults
+    assert fault.code == "FL360"
+    assert fault.where.startswith("the run has 5 clients, made by [partition] of the windows")

@@ -95,8 +95,7 @@ def forecast(
     for name, issues in made.incomplete.items():
         lacks = text("cli.forecast.incomplete", chosen, client=name, n=issues, of=made.issues)
         typer.echo(lacks, err=True)
-    for name, hours in made.stale_h.items():
-        typer.echo(text("cli.forecast.stale", chosen, client=name, hours=hours), err=True)
+    _tell_stale(made, chosen)
     if made.reasons:
         _tell_who(made, f"{job.model}/{job.training}", chosen)
     if data.manifest.simulated:
@@ -105,6 +104,7 @@ def forecast(
         text(
             "cli.forecast.done",
             chosen,
+            n=number(sum(made.methods.values()), 0, chosen),
             rows=number(made.table.num_rows, 0, chosen),
             clients=clients,
             file=output,
@@ -208,7 +208,8 @@ def _years(given: list[str]) -> dict[str, float]:
 def _tell_who(made: Forecasts, model: str, chosen: Language) -> None:
     """Say how many forecasts are not the model's, why, and whose they are."""
     why = ", ".join(
-        f"{text(f'cli.reason.{reason}', chosen)} ({n})" for reason, n in made.reasons.items()
+        text("cli.forecast.why", chosen, reason=reason, words=_words(reason, chosen), n=n)
+        for reason, n in made.reasons.items()
     )
     total = sum(made.methods.values())
     n = total - made.methods.get(model, 0)
@@ -216,6 +217,24 @@ def _tell_who(made: Forecasts, model: str, chosen: Language) -> None:
     for method, count in made.methods.items():
         if method != model:
             typer.echo(text("cli.forecast.method", chosen, method=method, n=count), err=True)
+
+
+def _words(reason: str, chosen: Language) -> str:
+    """Return what a value of the file's column `reason` means."""
+    return text(f"cli.reason.{reason}", chosen)
+
+
+def _tell_stale(made: Forecasts, chosen: Language) -> None:
+    """Say whose readings end a day or more before the last issue time, and how many days."""
+    late: dict[int, list[str]] = {}
+    for name, hours in made.stale_h.items():
+        late.setdefault(hours, []).append(name)
+    for hours, names in sorted(late.items()):
+        count = number(hours / 24, 0 if hours % 24 == 0 else 1, chosen)
+        days = text(f"cli.forecast.{'a_day' if hours == 24 else 'days'}", chosen, n=count)
+        some = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+        said = text("cli.forecast.stale", chosen, n=len(names), clients=some, days=days)
+        typer.echo(said, err=True)
 
 
 def _for_any_client(config: RunConfig, source: str) -> RunConfig:

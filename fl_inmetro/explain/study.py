@@ -24,8 +24,10 @@ def study(
         FederationError: FL360, the run has no such client; FL363 or FL364, see `importance`.
         DataError: The data of the run cannot be read.
     """
-    held = {name: one.test for name, one in prepare(record.config).clients.items()}
-    faults = [_nobody(name, list(held)) for name in clients if name not in held]
+    prepared = prepare(record.config)
+    held = {name: one.test for name, one in prepared.clients.items()}
+    made = prepared.partitioned is not None
+    faults = [_nobody(name, list(held), made=made) for name in clients if name not in held]
     if faults:
         raise FederationError(faults)
     asked = {name: held[name] for name in (clients or held)}
@@ -41,13 +43,15 @@ def study(
     }
 
 
-def _nobody(client: str, held: Sequence[str]) -> Fault:
+def _nobody(client: str, held: Sequence[str], *, made: bool) -> Fault:
     from difflib import get_close_matches
 
     near = get_close_matches(client, held, n=3) or held[:3]
     return Fault(
         "FL360",
         f"there is no client `{client}`",
-        f"the run has {len(held)} clients, such as {', '.join(near)}",
+        f"the run has {len(held)} clients"
+        + (", made by [partition] of the windows of its meters" if made else "")
+        + f", such as {', '.join(near)}",
         "name one of them with --client, or leave it out for all",
     )

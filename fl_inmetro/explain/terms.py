@@ -135,7 +135,7 @@ def explain(
     """
     series = data.get(client)
     if series is None:
-        raise _nobody(client, data)
+        raise _nobody(client, data, record)
     asked = (record.config.window, record.config.protocol, data.resolution_s)
     window = record.manifest["window"]
     issues = issue_times_utc_s(day, day, window["issue_time"], window["timezone"])
@@ -292,9 +292,18 @@ def _level(forecast: Forecast, asked: float | None) -> float | None:
     return asked
 
 
-def _nobody(client: str, data: FederatedData) -> FederationError:
+def _nobody(client: str, data: FederatedData, record: RunRecord) -> FederationError:
     from difflib import get_close_matches
 
+    if client in record.manifest["data"].get("partition", {}):
+        return FederationError(
+            Fault(
+                "FL360",
+                f"`{client}` was made by [partition] and holds windows of several meters",
+                f"meters such as {', '.join(list(data)[:3])}",
+                "a forecast is of one meter: name that with --client",
+            )
+        )
     near: Sequence[str] = get_close_matches(client, list(data), n=3) or list(data)[:3]
     return FederationError(
         Fault(

@@ -118,19 +118,39 @@ def test_the_day_after_the_last_reading_can_be_forecast(metered, tmp_path):
     day = "2024-03-01"  # sixty days from 1 January 2024 end at its midnight
     answer = forecast(metered, metered / "meters.csv", day, day, "-o", file)
     assert answer.code == 0
-    assert "72 forecasts of 3 clients by mlp (federated)" in answer.out
+    assert "3 forecasts (72 points) of 3 clients by mlp (federated)" in answer.out
+    assert "behind the last reading" not in answer.err
     assert len(rows_of(file)) == 72
     # Five months later the fleet's profile at each client's own size is left, and it is said.
     late = ("2024-08-01", "2024-08-02", "-o", file)
     answer = forecast(metered, metered / "meters.csv", *late)
     assert answer.code == 0
-    assert "6 of 6 forecasts are not by mlp/federated: readings too old (6)" in answer.err
-    assert "made by fleet_profile: 6" in answer.err
+    assert (
+        "6 of 6 forecasts are not by mlp/federated: no_readings (readings too old): 6 forecasts"
+        in answer.err
+    )
+    assert "made by fleet_profile: 6 forecasts" in answer.err
     off = ("--set", "fallback.enabled=false")
     answer = forecast(metered, metered / "meters.csv", *late, *off)
     (fault,) = answer.faults
     assert (answer.code, fault["code"]) == (4, "FL206")
     assert "readings go from 2024-01-01T00:00:00Z to 2024-03-01T00:00:00Z" in fault["hint"]
+
+
+def test_an_issue_a_day_behind_the_readings_is_told_in_days(metered, tmp_path):
+    """Readings end with 1 March, 0 h: an issue of 2 March lies 1 day behind, of 3 March 2 days."""
+    file = tmp_path / "late.parquet"
+    source = metered / "meters.csv"
+    for last, days in (("2024-03-02", "1 day"), ("2024-03-03", "2 days")):
+        answer = forecast(metered, source, "2024-02-28", last, "-o", file, "--lang", "en")
+        told = f"a, b, c (clients: 3): the last issue time lies {days} behind the last reading"
+        assert told in answer.err
+    rows = {r["reason"] for r in rows_of(file) if r["method"] == "day_type_mean"}
+    for reason in rows:  # the terminal says what the file says
+        assert f"{reason} (" in answer.err
+    assert rows
+    answer = forecast(metered, source, "2024-02-28", "2024-03-02", "-o", file, "--lang", "pt")
+    assert "a, b, c (clientes: 3): a última emissão está 1 dia depois da última" in answer.err
 
 
 def test_a_client_without_a_past_is_named_and_the_others_are_forecast(metered, tmp_path):
@@ -199,8 +219,11 @@ def test_local_models_serve_only_their_own_clients(compared, metered, tmp_path):
     root, _ = compared
     words = ("2024-02-20", "2024-02-20", "-o", tmp_path / "f.parquet", "--training", "local")
     answer = forecast(root.parent, metered / "meters.csv", *words)
-    assert "3 of 3 forecasts are not by mlp/local: no model for the client (3)" in answer.err
-    assert "made by mlp/federated: 3" in answer.err
+    assert (
+        "3 of 3 forecasts are not by mlp/local: no_model (no model for the client): 3 forecasts"
+        in answer.err
+    )
+    assert "made by mlp/federated: 3 forecasts" in answer.err
     words = (*words, "--set", "fallback.enabled=false")
     answer = forecast(root.parent, metered / "meters.csv", *words)
     (fault,) = answer.faults
