@@ -28,6 +28,7 @@ RANKS = (
         "calibrated",
         "clustered",
         "protected",
+        "audited",
         "trained",
         "forecasting",
         "fallback",
