@@ -56,7 +56,7 @@ class Audited:
 
 def audit_run(
     config: RunConfig,
-    account: dict[str, Any],
+    account: dict[str, Any] | None,
     clients: Sequence[ClientData],
     releases: int,
     seed: int = 0,
@@ -66,7 +66,7 @@ def audit_run(
 
     Args:
         config: Its configuration.
-        account: What it kept of its privacy (`privacy.json`).
+        account: What it kept of its privacy (`privacy.json`); None where it added no noise.
         clients: Its clients; what a canary window is hidden among.
         releases: Releases with a canary, and as many without, at least 20.
         seed: What canaries are drawn from; the noise is fresh in every audit.
@@ -75,15 +75,17 @@ def audit_run(
     Raises:
         PrivacyError: FL419, there is nothing to audit.
     """
-    planned = [one["planned"][-1] for one in account["models"].values() if one.get("planned")]
+    models = account["models"].values() if account else ()
+    planned = [one["planned"][-1] for one in models if one.get("planned")]
     learner = None if config.model == ENSEMBLE else _plain(config)
-    if not planned or not isinstance(learner, GradientLearner):
+    if not planned or account is None or not isinstance(learner, GradientLearner):
         raise PrivacyError(
             Fault(
                 "FL419",
                 "there is no noisy sum of updates to audit",
-                f"model = {config.model!r}",
-                "audit a run of a gradient model that was trained under `[privacy]`",
+                f"model = {config.model!r}, [privacy] protect = {config.privacy.protect!r}",
+                "audit a run of a gradient model that was trained under `[privacy]`, for example "
+                "with `--set privacy.protect=client --set privacy.epsilon=8`",
             )
         )
     z, clip, delta = planned[0]["noise_multiplier"], config.privacy.clip, account["delta"]

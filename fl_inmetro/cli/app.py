@@ -64,7 +64,7 @@ app.command("export", help=text("export.help"))(export)
 app.command("score", help=text("cli.score.help"))(score)
 app.command("reconcile", help=text("reconcile.help"))(reconcile)
 app.add_typer(data.app, name="data")
-assert privacy_audit.app is privacy.app  # importing it adds the command
+privacy.app.command("audit", help=text("privacy.audit.help"))(privacy_audit.audit)
 privacy.app.add_typer(privacy_ledger.app, name="ledger")
 app.add_typer(privacy.app, name="privacy")
 runs.app.command("test", help=text("runs.command.test"))(versus_command)

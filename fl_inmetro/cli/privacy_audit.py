@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fl_inmetro.cli.options import AsJson, Lang, Runs
-from fl_inmetro.cli.privacy import app
 from fl_inmetro.i18n import Language, language, number, text
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 REFUTED = 11
 
 
-@app.command("audit", help=text("privacy.audit.help"))
 def audit(
     run: Annotated[str, typer.Argument(metavar="RUN", help=text("cli.forecast.run"))],
     releases: Annotated[
@@ -34,7 +32,6 @@ def audit(
     """Look whether canaries find less noise than a run claims."""
     chosen = language(lang)
     from fl_inmetro.audited import audit_run
-    from fl_inmetro.errors import Fault, PrivacyError
     from fl_inmetro.plan import prepare
     from fl_inmetro.report.privacy import account_of
     from fl_inmetro.runs.record import RunRecord
@@ -42,15 +39,17 @@ def audit(
 
     record = RunRecord.open(find_run(runs, run))
     account = account_of(record)
-    if account is None:
-        hint = "train it with `--set privacy.protect=client --set privacy.epsilon=8`, for example"
-        raise PrivacyError(Fault("FL419", "this run added no noise", record.id, hint))
     clients = list(prepare(record.config).clients.values())
     found = audit_run(record.config, account, clients, releases)
     holds = all(one.audit.holds for one in found)
     if as_json:
         parts = [{"part": one.part, "holds": one.audit.holds, **_plain(one)} for one in found]
-        result = {"run": record.id, "protect": account["protect"], "holds": holds, "parts": parts}
+        result = {
+            "run": record.id,
+            "protect": record.config.privacy.protect,
+            "holds": holds,
+            "parts": parts,
+        }
         typer.echo(json.dumps(result, ensure_ascii=False, indent=2, allow_nan=False))
     else:
         for one in found:
