@@ -10,6 +10,9 @@ from fl_inmetro.config.table import Share, Table
 
 Protected = Literal["nobody", "client", "client-day", "window"]
 
+#: ε where nobody asked for one: odds are multiplied by 3,000 at most, and tens of clients can learn.
+USUAL_EPSILON = 8.0
+
 
 class Privacy(Table):
     """Differential privacy of what a federation releases.
@@ -21,7 +24,8 @@ class Privacy(Table):
 
     Attributes:
         protect: Whom the promise is made to.
-        epsilon: ε of the whole run, which the noise is made for; None = see `noise_multiplier`.
+        epsilon: ε of each federated model of the run, which the noise is made for; None = 8, unless
+            there is a `noise_multiplier`.
         delta: δ; well below one over the number of those who are protected.
         noise_multiplier: Standard deviation of the noise over `clip`, in the place of `epsilon`.
         clip: Largest L2 norm of an update (`client`), or of a window's gradient.
@@ -61,6 +65,11 @@ class Privacy(Table):
         return self.protect != "nobody"
 
     @property
+    def goal(self) -> float | None:
+        """ε that the noise is made for; None = the noise is given."""
+        return None if self.noise_multiplier is not None else self.epsilon or USUAL_EPSILON
+
+    @property
     def by_example(self) -> bool:
         """Whether clients clip window by window."""
         return self.protect in ("window", "client-day")
@@ -74,7 +83,7 @@ class Privacy(Table):
                     '`"client-day"` or `"window"`'
                 )
             return self
-        if (self.epsilon is None) == (self.noise_multiplier is None):
+        if self.epsilon is not None and self.noise_multiplier is not None:
             raise ValueError("give `epsilon` or `noise-multiplier`, one of them")
         if self.scaler_share + self.metrics_share >= 1:
             raise ValueError("`scaler-share` and `metrics-share` leave nothing for the updates")
@@ -83,6 +92,6 @@ class Privacy(Table):
                 '`clip-quantile` and `noise-at` are of `protect = "client"`: windows are clipped '
                 "at `clip`, on the client that holds them"
             )
-        if self.budget is not None and (self.epsilon or 0.0) > self.budget:
+        if self.budget is not None and (self.goal or 0.0) > self.budget:
             raise ValueError("`epsilon` of a run is above the `budget` of all runs")
         return self

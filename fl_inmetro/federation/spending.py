@@ -149,15 +149,15 @@ class GroupAccount:
         """
         share = self.settings.scaler_share
         event = Gaussian(self._given, 1.0, 1, "all", self._group)
-        if not share or self.settings.epsilon is None:
+        if not share or self.settings.goal is None:
             return event if share else None
         return self._beside(event, share)
 
     def _beside(self, event: Gaussian, share: float) -> Gaussian:
         from fl_inmetro.privacy.calibrate import smallest_noise
 
-        assert self.settings.epsilon is not None
-        return smallest_noise(event, share * self.settings.epsilon, self.settings.delta)
+        assert self.settings.goal is not None
+        return smallest_noise(event, share * self.settings.goal, self.settings.delta)
 
     def of_clients(self, rounds: int, fraction: float) -> set[Gaussian]:
         """Return what rounds spend in which each client is with chance `fraction`, as a whole."""
@@ -204,7 +204,7 @@ class GroupAccount:
         # However many windows a day is in, it moves its client's error within its limits.
         metrics = Gaussian(z, 1.0, rounds, "all") if s.metrics_share else None
         wanted = {
-            "epsilon": s.epsilon,
+            "epsilon": s.goal,
             "delta": s.delta,
             "scaler": scaler,
             "scaler_share": s.scaler_share,
@@ -271,8 +271,8 @@ class GroupAccount:
         )
         subject = release.subject
         budgets = []
-        if s.epsilon is not None:
-            budgets.append(Budget(s.epsilon, s.delta, "run", subject))
+        if s.goal is not None:
+            budgets.append(Budget(s.goal, s.delta, "run", subject))
         if s.budget is not None:
             budgets.append(Budget(s.budget, s.delta, "federation", subject))
         account = Accountant(f"min(RDP, PLD), dp-accounting {accountant.version()}", self._epsilon)
