@@ -85,7 +85,7 @@ def audit_run(
                 "there is no noisy sum of updates to audit",
                 f"model = {config.model!r}, [privacy] protect = {config.privacy.protect!r}",
                 "audit a run of a gradient model that was trained under `[privacy]`, for example "
-                "with `--set privacy.protect=client --set privacy.epsilon=8`",
+                "with `--set privacy.protect=client`",
             )
         )
     z, clip, delta = planned[0]["noise_multiplier"], config.privacy.clip, account["delta"]

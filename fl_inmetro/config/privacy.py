@@ -10,7 +10,7 @@ from fl_inmetro.config.table import Share, Table
 
 Protected = Literal["nobody", "client", "client-day", "window"]
 
-#: ε where nobody asked for one: odds are multiplied by 3,000 at most, and tens of clients can learn.
+#: ε where nobody asked for one: it multiplies odds by 3,000 at most; tens of clients can learn.
 USUAL_EPSILON = 8.0
 
 

@@ -156,7 +156,7 @@ def test_the_secret_goes_when_the_run_is_done(tmp_path):
 
 
 def test_without_an_epsilon_the_noise_stands_and_is_counted(tmp_path):
-    one, kept, _ = opened(tmp_path, epsilon=None, noise_multiplier=2.0)
+    one, kept, _ = opened(tmp_path, epsilon=None, noise_multiplier=2.0, scaler_share=0.05)
     group = one.group(KEY)
     plan = begun(group, fraction=1.0)
     assert plan.update.noise_multiplier == 2.0
