@@ -34,8 +34,6 @@ class Privacy(Table):
         clip_rate: How fast it follows.
         noise_at: With `client`, where noise is made: at the `server`, or a share of it on each of
             the `clients`, so that the server never sees a sum without noise.
-        safe_noise: Draw noise on a grid (discrete Gaussian, from a cipher), against attacks on the
-            last bits of floating-point numbers.
         scaler_share: Share of ε for the sums that standardise features; 0 = nothing is asked for,
             and public constants do it.
         metrics_share: Share of ε for the mean validation error of the rounds; 0 = no round is
@@ -53,7 +51,6 @@ class Privacy(Table):
     clip_quantile: float | None = Field(None, gt=0, lt=1)
     clip_rate: float = Field(0.2, gt=0, allow_inf_nan=False)
     noise_at: Literal["server", "clients"] = "server"
-    safe_noise: bool = False
     scaler_share: Share = 0.0
     metrics_share: Share = 0.0
     budget: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -87,6 +84,10 @@ class Privacy(Table):
             raise ValueError("give `epsilon` or `noise-multiplier`, one of them")
         if self.scaler_share + self.metrics_share >= 1:
             raise ValueError("`scaler-share` and `metrics-share` leave nothing for the updates")
+        if self.noise_at == "clients" and self.clip_quantile is not None:
+            raise ValueError(
+                "clients that add noise themselves clip at `clip`: `clip-quantile` is the server's"
+            )
         if self.by_example and (self.clip_quantile is not None or self.noise_at == "clients"):
             raise ValueError(
                 '`clip-quantile` and `noise-at` are of `protect = "client"`: windows are clipped '

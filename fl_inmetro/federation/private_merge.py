@@ -13,20 +13,69 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
 
-from fl_inmetro.errors import Fault
+from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.rules import Floats, WeightedSum, total_of, weighted_sum
 from fl_inmetro.learning.update import Arrays, Layout, UpdateBlock
 from fl_inmetro.privacy.release import digest_of
 from fl_inmetro.privacy.secret import Secret
 
-#: Rounds that were released, in the memory that a checkpoint keeps.
-_ROUND = "private.round"
+#: Rounds that were released, and the clipping norm, in the memory that a checkpoint keeps.
+_ROUND, _CLIP = "private.round", "private.clip"
+
+
+@dataclass(frozen=True)
+class Following:
+    """A clipping norm that follows a quantile of the updates' norms.
+
+    The count of clients whose update is short enough is released with the sum, as one vector of
+    one draw: to account them as two releases would take two independent draws. Of the joint noise
+    multiplier z the count takes what σ_b says, with sensitivity 1/2 as clients count from −1/2 to
+    1/2, and the sum has z_Δ = (z⁻² − (2 σ_b)⁻²)^(−1/2).
+    Source: Andrew, Thakkar, McMahan, Ramaswamy (2021), "Differentially private learning with
+    adaptive clipping", algorithm 1 and theorem 1.
+
+    Attributes:
+        quantile: γ, the share of the updates that should not be clipped.
+        rate: η_C, in C ← C exp(−η_C (b̃ − γ)).
+        deviation: σ_b, of the noise on the count.
+    """
+
+    quantile: float
+    rate: float
+    deviation: float
+
+    def of_sum(self, z: float) -> float:
+        """Return z_Δ.
+
+        Raises:
+            PrivacyError: FL408, the count alone spends all of z.
+        """
+        left = z**-2 - (2 * self.deviation) ** -2
+        if left <= 0:
+            raise PrivacyError(
+                Fault(
+                    "FL408",
+                    f"a count of clients with noise of {self.deviation:.3g} spends more than a "
+                    f"noise multiplier of {z:.4g} does",
+                    "[privacy] clip-quantile",
+                    "leave it out and give `clip`: to follow a quantile takes more clients in a "
+                    "round than ten times the noise multiplier",
+                )
+            )
+        return float(left**-0.5)
+
+
+@dataclass
+class _Now:
+    """The clipping norm of the round at hand: digests have no memory to look it up in."""
+
+    clip: float
 
 
 @dataclass(frozen=True)
@@ -56,6 +105,7 @@ class PrivateMerge(DeltaMerge):
         expected: qK.
         secret: What noise is drawn from, of this federation alone.
         release: Called with what is about to be applied; may raise, and then nothing is.
+        following: How the clipping norm moves; None = it stays.
         share: Standard deviation of the noise that each client has added to its update itself; 0 =
             all noise is made here. What the shares of those who answered lack of zC is added.
     """
@@ -65,7 +115,9 @@ class PrivateMerge(DeltaMerge):
     expected: float = 1.0
     secret: Secret | None = None
     release: Callable[[Released], None] = lambda released: None
+    following: Following | None = None
     share: float = 0.0
+    now: _Now = field(default_factory=lambda: _Now(0.0), compare=False)
 
     @classmethod
     def over(cls, inner: DeltaMerge, **private: Any) -> Self:
@@ -76,12 +128,17 @@ class PrivateMerge(DeltaMerge):
         """
         if inner.rule_of is not None or inner.scaffold or inner.alpha:
             raise ValueError("only a plain mean has an account")
-        given = {field.name: getattr(inner, field.name) for field in fields(inner)}
+        given = {one.name: getattr(inner, one.name) for one in fields(inner)}
         return cls(**given, **private)
 
     def begin(self, state: Arrays) -> Arrays:
-        """Return the memory, and no round."""
-        return super().begin(state) | {_ROUND: np.zeros(1)}
+        """Return the memory, no round, and the first clipping norm."""
+        return super().begin(state) | {_ROUND: np.zeros(1), _CLIP: np.array([self.clip])}
+
+    def control(self, memory: Arrays) -> Arrays:
+        """Return what is sent beside the state: nothing; the round's updates are clipped by it."""
+        self.now.clip = float(memory[_CLIP][0])
+        return super().control(memory)
 
     def needs(self, clients: int) -> Fault | None:
         """Any number of clients can be merged, also none: then it is noise alone."""
@@ -91,8 +148,10 @@ class PrivateMerge(DeltaMerge):
     def digest(self, block: UpdateBlock) -> WeightedSum:
         """Return the sum of the clipped updates of a block; each client counts as one."""
         norms = np.sqrt(np.einsum("kp,kp->k", block.matrix, block.matrix, dtype=np.float64))
-        factors = np.minimum(1.0, self.clip / np.maximum(norms, 1e-150))
-        return weighted_sum(block, factors, np.ones((len(block), 1)))
+        clip = self.now.clip or self.clip
+        factors = np.minimum(1.0, clip / np.maximum(norms, 1e-150))
+        short = np.where(norms <= clip, 0.5, -0.5)
+        return weighted_sum(block, factors, np.stack([np.ones(len(block)), short], axis=1))
 
     def __call__(
         self, state: Arrays, digests: Sequence[Any], memory: Arrays
@@ -102,21 +161,28 @@ class PrivateMerge(DeltaMerge):
         total = total_of(digests) if digests else WeightedSum(layout, np.zeros(layout.width), _NONE)
         number = int(memory[_ROUND][0]) + 1
         exact = layout.flat(total.layout.arrays(total.vector))
-        vector = self._noised(exact, float(total.terms[0]), number)
-        self.release(
-            Released(number, self.noise_multiplier, self.clip, digest_of([vector.tobytes()]))
-        )
+        clip = float(memory[_CLIP][0])
+        vector = self._noised(exact, float(total.terms[0]), number, clip)
+        short = self._share_of_short(float(total.terms[1]), number)
+        digest = digest_of([vector.tobytes(), np.float64(short).tobytes()])
+        self.release(Released(number, self.noise_multiplier, clip, digest))
         known = WeightedSum(layout, vector / self.expected, np.ones(1))
         after, kept = super().__call__(state, [known], memory)
-        return after, kept | {_ROUND: np.array([float(number)])}
+        if self.following:
+            clip *= float(np.exp(-self.following.rate * (short - self.following.quantile)))
+        kept |= {_ROUND: np.array([float(number)]), _CLIP: np.array([clip])}
+        return after, kept
 
-    def _noised(self, vector: Floats, clients: float, number: int) -> Floats:
+    def _noised(self, vector: Floats, clients: float, number: int, clip: float) -> Floats:
         """Add the noise that a round's sum of so many clients' updates lacks.
 
         Its stream is named by the sum too: the same noise on two sums of one round, as after a
         restart in which other clients answered, would show their difference without any.
         """
-        lacks = (self.noise_multiplier * self.clip) ** 2 - clients * self.share**2
+        z = self.noise_multiplier
+        if self.following and z:
+            z = self.following.of_sum(z)
+        lacks = (z * clip) ** 2 - clients * self.share**2
         if lacks <= 0:
             return vector
         assert self.secret is not None
@@ -125,6 +191,17 @@ class PrivateMerge(DeltaMerge):
         noisy: Floats = vector + np.sqrt(lacks) * generator.standard_normal(len(vector))
         return noisy
 
+    def _share_of_short(self, count: float, number: int) -> float:
+        """Return the noisy share of updates that were not clipped, b̃; 0 where nobody asks."""
+        if self.following is None:
+            return 0.0
+        noise = 0.0
+        if self.noise_multiplier:
+            assert self.secret is not None
+            generator = self.secret.generator("round", number, "count", str(count))
+            noise = self.following.deviation * float(generator.standard_normal())
+        return 0.5 + (count + noise) / self.expected
+
     def _aggregate(self, digests: Sequence[Any], memory: Arrays) -> tuple[Arrays, Floats, Arrays]:
         """Return what was released, as it is."""
         del memory
@@ -132,4 +209,4 @@ class PrivateMerge(DeltaMerge):
         return known.layout.arrays(known.vector), known.terms, {}
 
 
-_NONE: Floats = np.zeros(1)
+_NONE: Floats = np.zeros(2)

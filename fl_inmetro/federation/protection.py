@@ -11,7 +11,7 @@ from fl_inmetro.config.strategy import Gate
 from fl_inmetro.federation.closing import replies_of
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.noted_merge import NotedMerge
-from fl_inmetro.federation.private_merge import PrivateMerge, Released
+from fl_inmetro.federation.private_merge import Following, PrivateMerge, Released
 from fl_inmetro.federation.private_sampling import Poisson
 from fl_inmetro.federation.private_statistics import NoisyStatisticsMerge
 from fl_inmetro.federation.roster import Roster
@@ -25,6 +25,9 @@ from fl_inmetro.learning.work import DpSgd, LocalWork, NoiseShare
 from fl_inmetro.privacy.mechanism import Gaussian
 from fl_inmetro.privacy.plan import Planned
 from fl_inmetro.privacy.sums import PrivateMetric, PrivateSums
+
+#: Noise on the count of short updates is the expected cohort over this, as in Andrew et al. (2021).
+_COUNT = 20.0
 
 #: The largest validation nMAE that counts in a noisy mean: as bad as to forecast nothing.
 _LIMIT = 1.0
@@ -194,6 +197,10 @@ def _by_client(
         least = max(1, replies_of(_quorum_of(config), max(1, int(expected))))
         sigma = z * privacy.clip / math.sqrt(least)
         work = replace(work, share=NoiseShare(privacy.clip, sigma))
+    following = None
+    if privacy.clip_quantile is not None:
+        following = Following(privacy.clip_quantile, privacy.clip_rate, expected / _COUNT)
+        following.of_sum(z)  # refused before anything is trained
     assert isinstance(usual.merge, DeltaMerge)
     merge = PrivateMerge.over(
         usual.merge,
@@ -202,6 +209,7 @@ def _by_client(
         expected=expected,
         secret=spending.secret.child("updates"),
         release=release,
+        following=following,
         share=sigma,
     )
     sampler = Poisson(spending.secret.child("draws"), fraction)

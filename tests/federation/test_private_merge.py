@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from fl_inmetro.config.federation import Federation
 from fl_inmetro.config.strategy import Gate
+from fl_inmetro.errors import PrivacyError
 from fl_inmetro.federation.closing import Quorum
 from fl_inmetro.federation.merge import DeltaMerge
-from fl_inmetro.federation.private_merge import PrivateMerge, Released
+from fl_inmetro.federation.private_merge import Following, PrivateMerge, Released
 from fl_inmetro.federation.private_sampling import Poisson
 from fl_inmetro.federation.robust import rule_factory
 from fl_inmetro.federation.selection import Draw
@@ -150,15 +151,48 @@ def test_a_round_of_few_is_not_drawn_again_but_needs_its_replies():
     assert quorum.fault(1, 4, 10, 12) is not None
 
 
+# -------------------------------------------------------------------- a norm that follows
+def test_the_clipping_norm_follows_the_quantile_by_hand():
+    # Norms .5, 2, 3 against C = 1: one is short. Counted from the middle: .5 − .5 − .5 = −.5; of
+    # four expected, b̃ = .5 − .5/4 = .375. C becomes exp(−.2 (.375 − .5)).
+    merge = private(following=Following(0.5, 0.2, 1.0))
+    _, memory = merged(merge, [block([[0.5, 0.0], [2.0, 0.0], [0.0, 3.0]])], 2)
+    assert memory["private.clip"] == pytest.approx([np.exp(0.2 * 0.125)])
+
+
+def test_it_finds_the_quantile_and_a_resumed_one_goes_on():
+    rows = np.zeros((100, 2), np.float32)
+    rows[:, 0] = np.linspace(0.1, 10.0, 100)
+    merge = private(expected=100.0, z=0.5, following=Following(0.7, 0.3, 5.0))
+    memory = merge.begin({"w": np.zeros(2)})
+    for _ in range(60):
+        merge = replace(merge, now=type(merge.now)(0.0))  # as after a restart: memory alone is left
+        merge.control(memory)
+        _, memory = merged(merge, [block(rows)], 2, memory)
+    assert memory["private.clip"][0] == pytest.approx(7.0, rel=0.15)
+
+
+def test_the_count_and_the_sum_are_one_release_of_the_noise_that_is_claimed():
+    # Two Gaussians of one draw with ratios 1/z' and 1/(2 s) are one with the root of the sum of
+    # squares: z = 1 and s = 1 leave (1 − 1/4)^-1/2 for the sum.
+    following = Following(0.5, 0.2, 1.0)
+    assert following.of_sum(1.0) == pytest.approx((3 / 4) ** -0.5)
+    merge = private(z=1.0, expected=1.0, following=following)
+    noise = merged(merge, [], 20_000)[0]
+    assert noise.std() == pytest.approx((3 / 4) ** -0.5, rel=0.03)
+    with pytest.raises(PrivacyError, match="FL408"):
+        following.of_sum(2.0)
+
+
 # ----------------------------------------------------------------------------- the audit
 class HalfNoise(PrivateMerge):
-    def _noised(self, vector, clients, number):
-        return vector + (super()._noised(vector, clients, number) - vector) / 2
+    def _noised(self, vector, *more):
+        return vector + (super()._noised(vector, *more) - vector) / 2
 
 
 class DividedTwice(PrivateMerge):
-    def _noised(self, vector, clients, number):
-        return vector + (super()._noised(vector, clients, number) - vector) / self.expected
+    def _noised(self, vector, *more):
+        return vector + (super()._noised(vector, *more) - vector) / self.expected
 
 
 class NoClipping(PrivateMerge):
