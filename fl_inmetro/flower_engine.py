@@ -65,7 +65,7 @@ def run(
     environment = os.environ | OFFLINE_ENVIRONMENT | {"PATH": path_of_environment}
     with tempfile.TemporaryDirectory(prefix="fl-inmetro-") as folder:
         file = Path(folder, "run.toml")
-        file.write_text(to_toml(config), encoding="utf-8")
+        file.write_text(to_toml(_with_ledger_here(config)), encoding="utf-8")
         keys = {key: getattr(config.federation, key.replace("-", "_")) for key in FEDERATION_KEYS}
         settings = [f"config-file='{file}'", f"runs-dir='{root.absolute()}'"]
         settings += [f"{key}={value}" for key, value in keys.items()]
@@ -105,6 +105,16 @@ def run(
     if path is None:
         raise _failed(f"Flower's run ended without a result (exit code {code})", "\n".join(lines))
     return path
+
+
+def _with_ledger_here(config: RunConfig) -> RunConfig:
+    """Return the configuration with the ledger in the folder that is meant here: Flower moves."""
+    if not config.privacy.enabled:
+        return config
+    ledger = str(Path(config.privacy.ledger).absolute())
+    return config.model_copy(
+        update={"privacy": config.privacy.model_copy(update={"ledger": ledger})}
+    )
 
 
 def _failed(what: str, where: str) -> FederationError:
