@@ -138,11 +138,13 @@ def execute(
         cost |= _by_protocol(config, own.measured)
         alone = shown.get(Job(job.model, "local"))
         emit(_scored(job.model, job.training, own.sums, alone.sums if alone else {}, **cost))
-    if account:
-        close_account(account, emit)
-    elif any(job.training != "local" for job in jobs_of(config, kind)):  # else nothing is shared
+    if not account and any(
+        job.training != "local" for job in jobs_of(config, kind)
+    ):  # else nothing is shared
         keep_profile(prepared, recorder)
     save_forecasts(rows, recorder.path / FORECAST_FILE, {"fl_inmetro.run": recorder.path.name})
+    if account:  # last of all: a run that is killed before goes on with the same noise
+        close_account(account, emit)
 
 
 def _run_job(

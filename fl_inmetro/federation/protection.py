@@ -163,6 +163,11 @@ def _by_statistics(
     return replace(usual, merge=merge, work=work, gate=_unlooked(usual.gate))
 
 
+def _once(gate: Gate) -> Gate:
+    """Return a gate that repeats no round: asked again, a node draws anew, and releases again."""
+    return gate.model_copy(update={"attempts": 1})
+
+
 def _unlooked(gate: Gate) -> Gate:
     """Return a gate that looks at the form of noisy sums alone: they contradict any rows."""
     return alone(gate).model_copy(update={"spread_factor": math.inf})
@@ -177,7 +182,7 @@ def _by_window(usual: Protected, spending: GroupAccount, plan: Planned, rounds: 
         spending.note(round_, "update", per_round, clip, digest)
 
     work = replace(usual.work, dp=DpSgd(clip, plan.update.noise_multiplier))
-    return replace(usual, merge=NotedMerge(usual.merge, note), work=work)
+    return replace(usual, merge=NotedMerge(usual.merge, note), work=work, gate=_once(usual.gate))
 
 
 def _by_client(
@@ -197,6 +202,7 @@ def _by_client(
         least = max(1, replies_of(_quorum_of(config), max(1, int(expected))))
         sigma = z * privacy.clip / math.sqrt(least)
         work = replace(work, share=NoiseShare(privacy.clip, sigma))
+        usual = replace(usual, gate=_once(usual.gate))
     following = None
     if privacy.clip_quantile is not None:
         following = Following(privacy.clip_quantile, privacy.clip_rate, expected / _COUNT)
