@@ -43,6 +43,7 @@ class Protected:
         gate: Which replies may touch the model.
         sampler: Who takes part in a round.
         metric: How rounds are scored; None = not for anybody but who runs the study.
+        plan: What is spent.
     """
 
     merge: Merge
@@ -50,6 +51,7 @@ class Protected:
     gate: Gate
     sampler: Sampler
     metric: PrivateMetric | None
+    plan: Planned
 
 
 def private_sums(spending: GroupAccount, scaler: Gaussian | None) -> PrivateSums:
@@ -106,12 +108,46 @@ def protected(
         kinds = spending.of_clients(rounds, settings.fraction_fit)
     plan = spending.begin(kinds, rounds, scaler)
     sampler = SAMPLERS[config.selection.sampler](config.selection)
-    usual = Protected(merge, work, config.gate, sampler, _metric(spending, plan, rounds))
+    usual = Protected(merge, work, config.gate, sampler, _metric(spending, plan, rounds), plan)
     if isinstance(learner, PrivateRidgeLearner):
         return _by_statistics(usual, spending, plan, learner, roster)
     if config.privacy.by_example:
         return _by_window(usual, spending, plan, rounds)
     return _by_client(usual, spending, plan, config, len(roster.nodes))
+
+
+def drowned(
+    privacy: Privacy, plan: Planned, learner: Learner, roster: Roster, parameters: int
+) -> str | None:
+    """Return a warning where noise is longer than what it is added to can be; None where not.
+
+    Noise of deviation s on each of P parameters is about s√P long, and a clipped mean at most C:
+    the mean of a round's updates (`client`), or of the clients' steps of one round.
+
+    Args:
+        privacy: `[privacy]`.
+        plan: The noise of the run.
+        learner: What is trained, by gradients.
+        roster: The clients.
+        parameters: P, those that are shared.
+    """
+    clients, z = len(roster.nodes), plan.update.noise_multiplier
+    if privacy.by_example:
+        size = learner.settings.batch_size  # type: ignore[attr-defined]  # gradient learners have it
+        counts = sorted(roster.windows.values())
+        batch = min(size or counts[clients // 2], counts[clients // 2]) or 1
+        times = z * math.sqrt(parameters) / (batch * math.sqrt(clients))
+        what, cures = "the mean of the clients' steps", "larger batches, "
+    else:
+        times = z * math.sqrt(parameters) / (plan.update.sampling_rate * clients)
+        what, cures = "a round's mean update", ""
+    if times <= 1:
+        return None
+    return (
+        f"privacy: the noise on {what} is {times:.2g} times as long as {what} can be: "
+        f"expect little to be learned; more clients, fewer parameters ({parameters} now), {cures}fewer rounds or "
+        "a larger epsilon would help"
+    )
 
 
 def learner_under(privacy: Privacy, learner: Learner) -> Learner:

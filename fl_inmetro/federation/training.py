@@ -23,7 +23,7 @@ from fl_inmetro.federation.joint import Choices
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.planner import RoundPlanner
 from fl_inmetro.federation.progress import Progress, begin, unpacked
-from fl_inmetro.federation.protection import private_sums, protected
+from fl_inmetro.federation.protection import drowned, private_sums, protected
 from fl_inmetro.federation.recipes import compose, merge_for
 from fl_inmetro.federation.roster import Roster, enrol
 from fl_inmetro.federation.selection import SAMPLERS
@@ -195,6 +195,10 @@ def train_group(
         parts = protected(spending, config, learner, roster, merge, work, scaler)
         merge, work, gate, sampler = parts.merge, parts.work, parts.gate, parts.sampler
         metric = parts.metric
+        if not learner.closed_form:
+            many = sum(array.size for array in DeltaMerge(private=private).shared(initial).values())
+            if doubt := drowned(config.privacy, parts.plan, learner, roster, many):
+                emit(events.Note("warning", doubt))
         settings = settings.model_copy(update={"keep": "last"})
     planner = None
     if config.virtual_time.enabled:
