@@ -145,8 +145,8 @@ def drowned(
         return None
     return (
         f"privacy: the noise on {what} is {times:.2g} times as long as {what} can be: "
-        f"expect little to be learned; more clients, fewer parameters ({parameters} now), {cures}fewer rounds or "
-        "a larger epsilon would help"
+        f"expect little to be learned; more clients, fewer parameters ({parameters} now), {cures}"
+        "fewer rounds or a larger epsilon would help"
     )
 
 
