@@ -82,7 +82,8 @@ class Quorum:
         self, settings: Federation, gate: Gate, *, closed_form: bool, drawn: bool = False
     ) -> None:
         self._settings = settings
-        self._drawn = drawn
+        #: Whether clients are drawn each by itself.
+        self.drawn = drawn
         share = 0.0 if closed_form else gate.quorum
         self._quorum = share if settings.quorum is None else settings.quorum
 
@@ -100,7 +101,7 @@ class Quorum:
         """Return the good replies without which a round of `wanted` replies is repeated."""
         least = self._settings.min_clients
         # To draw again until there are `min_clients` would not be the draw that is accounted.
-        least = min(least, wanted) if self._drawn else least
+        least = min(least, wanted) if self.drawn else least
         return max(least, replies_of(self._quorum, wanted))
 
     def closing(self, wanted: int, timeout_s: float) -> Closing:
@@ -124,8 +125,8 @@ class Quorum:
         by itself. None = as many are selected as are wanted.
         """
         if selected is not None:
-            wanted = selected if self._drawn else min(wanted, selected)
-        needed = self.needed(wanted) if self._drawn else max(self.needed(wanted), 1)
+            wanted = selected if self.drawn else min(wanted, selected)
+        needed = self.needed(wanted) if self.drawn else max(self.needed(wanted), 1)
         if good >= needed:
             return None
         return Fault(

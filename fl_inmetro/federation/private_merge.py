@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -22,8 +22,12 @@ from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.rules import Floats, WeightedSum, total_of, weighted_sum
 from fl_inmetro.learning.update import Arrays, Layout, UpdateBlock
+from fl_inmetro.privacy.discrete import POWER, Grid, discrete_gaussian
 from fl_inmetro.privacy.release import digest_of
 from fl_inmetro.privacy.secret import Secret
+
+#: A share of noise is longer than its deviation times (√P + 8) with chance e^-32 at most.
+_LONGEST = 8.0
 
 #: Rounds that were released, and the clipping norm, in the memory that a checkpoint keeps.
 _ROUND, _CLIP = "private.round", "private.clip"
@@ -108,6 +112,8 @@ class PrivateMerge(DeltaMerge):
         following: How the clipping norm moves; None = it stays.
         share: Standard deviation of the noise that each client has added to its update itself; 0 =
             all noise is made here. What the shares of those who answered lack of zC is added.
+            They have clipped before: to clip what is noised would take the noise off again.
+        on_grid: Add up and noise whole numbers, without floating point (`privacy/discrete.py`).
     """
 
     clip: float = 1.0
@@ -117,7 +123,14 @@ class PrivateMerge(DeltaMerge):
     release: Callable[[Released], None] = lambda released: None
     following: Following | None = None
     share: float = 0.0
+    on_grid: bool = False
     now: _Now = field(default_factory=lambda: _Now(0.0), compare=False)
+
+    def __post_init__(self) -> None:
+        if self.on_grid and self.share:
+            raise ValueError("clients' own noise is not on the grid")
+        if self.on_grid:
+            self._grid(self.clip)  # refused before anything is trained
 
     @classmethod
     def over(cls, inner: DeltaMerge, **private: Any) -> Self:
@@ -146,12 +159,27 @@ class PrivateMerge(DeltaMerge):
         return None
 
     def digest(self, block: UpdateBlock) -> WeightedSum:
-        """Return the sum of the clipped updates of a block; each client counts as one."""
-        norms = np.sqrt(np.einsum("kp,kp->k", block.matrix, block.matrix, dtype=np.float64))
+        """Return the sum of the clipped updates of a block; each client counts as one.
+
+        An update that is not finite counts as zero, should the gate have been told to let it in:
+        NaN would tell of its client through any noise.
+        """
+        norms = _norms(block)
+        if not np.isfinite(norms).all():
+            whole = np.isfinite(norms)[:, None]
+            block = replace(block, matrix=np.where(whole, block.matrix, np.float32(0)))
+            norms = _norms(block)
         clip = self.now.clip or self.clip
-        factors = np.minimum(1.0, clip / np.maximum(norms, 1e-150))
         short = np.where(norms <= clip, 0.5, -0.5)
-        return weighted_sum(block, factors, np.stack([np.ones(len(block)), short], axis=1))
+        terms = np.stack([np.ones(len(block)), short], axis=1)
+        if self.on_grid:
+            # Whole numbers below 2^53: doubles add them up without rounding, in any order.
+            vector = self._grid(clip).total(block.matrix).astype(np.float64)
+            return WeightedSum(block.layout, vector, terms.sum(0))
+        # No client that adds its share as it should is any longer than this.
+        longest = clip + self.share * (np.sqrt(block.layout.width) + _LONGEST)
+        factors = np.minimum(1.0, (longest if self.share else clip) / np.maximum(norms, 1e-150))
+        return weighted_sum(block, factors, terms)
 
     def __call__(
         self, state: Arrays, digests: Sequence[Any], memory: Arrays
@@ -179,17 +207,25 @@ class PrivateMerge(DeltaMerge):
         Its stream is named by the sum too: the same noise on two sums of one round, as after a
         restart in which other clients answered, would show their difference without any.
         """
-        z = self.noise_multiplier
-        if self.following and z:
-            z = self.following.of_sum(z)
-        lacks = (z * clip) ** 2 - clients * self.share**2
+        lacks = (self._of_sum() * clip) ** 2 - clients * self.share**2
         if lacks <= 0:
             return vector
         assert self.secret is not None
         exact = hashlib.sha256(vector.tobytes()).hexdigest()
-        generator = self.secret.generator("round", number, "update", exact)
+        name = ("round", number, "update", exact)
+        if self.on_grid:
+            return self._grid(clip).noised(vector.astype(np.int64), self.secret.child(*name))
+        generator = self.secret.generator(*name)
         noisy: Floats = vector + np.sqrt(lacks) * generator.standard_normal(len(vector))
         return noisy
+
+    def _of_sum(self) -> float:
+        """Return z of the sum alone."""
+        z = self.noise_multiplier
+        return self.following.of_sum(z) if self.following and z else z
+
+    def _grid(self, clip: float) -> Grid:
+        return Grid(clip, self._of_sum())
 
     def _share_of_short(self, count: float, number: int) -> float:
         """Return the noisy share of updates that were not clipped, b̃; 0 where nobody asks."""
@@ -198,8 +234,15 @@ class PrivateMerge(DeltaMerge):
         noise = 0.0
         if self.noise_multiplier:
             assert self.secret is not None
-            generator = self.secret.generator("round", number, "count", str(count))
-            noise = self.following.deviation * float(generator.standard_normal())
+            name = ("round", number, "count", str(count))
+            deviation = self.following.deviation
+            if self.on_grid:
+                # Its own grid; halves are cut towards zero as updates are.
+                step = deviation / 2.0**POWER
+                whole = int(2 * count) * int(0.5 / step)
+                whole += int(discrete_gaussian(self.secret.child(*name), 1)[0])
+                return 0.5 + whole * step / self.expected
+            noise = deviation * float(self.secret.generator(*name).standard_normal())
         return 0.5 + (count + noise) / self.expected
 
     def _aggregate(self, digests: Sequence[Any], memory: Arrays) -> tuple[Arrays, Floats, Arrays]:
@@ -210,3 +253,8 @@ class PrivateMerge(DeltaMerge):
 
 
 _NONE: Floats = np.zeros(2)
+
+
+def _norms(block: UpdateBlock) -> Floats:
+    norms: Floats = np.sqrt(np.einsum("kp,kp->k", block.matrix, block.matrix, dtype=np.float64))
+    return norms

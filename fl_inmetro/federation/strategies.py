@@ -261,8 +261,8 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             fault = fault or self._merge.needs(received.good)
             if fault is None:
                 return *self._merged(number, state, received), spent_s
-            everybody = len(selected) == len(self._standing.eligible(number))
-            if everybody and getattr(grid, "repeats_itself", False):
+            same = self._quorum.drawn or len(selected) == len(self._standing.eligible(number))
+            if same and getattr(grid, "repeats_itself", False):
                 break  # the same clients would do the same work
             if attempt + 1 < self._gate.attempts:
                 text = f"{fault.what}: attempt {attempt + 2} of {self._gate.attempts}"
@@ -345,9 +345,9 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         """Draw the clients of a round and open the inbox for their replies."""
         eligible = self._standing.eligible(number)
         self._wanted, places = self._quorum.aims(len(self._roster.nodes), len(eligible))
-        # Those who failed in this very round are asked again only where the others are too few.
+        # Who failed in this very round is asked again where the others are few, or the draw counts.
         others = [name for name in eligible if name not in set(without)]
-        drawn_from = others if len(others) >= places else eligible
+        drawn_from = others if len(others) >= places and not self._quorum.drawn else eligible
         draw = Draw(
             self._seed,
             number,
