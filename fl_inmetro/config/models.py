@@ -144,6 +144,8 @@ class Mlp(Gradient):
     Attributes:
         hidden: Widths of the hidden layers; none = a linear model.
         shortcut: Add a linear map of the features beside the hidden layers.
+        zero_start: The last layer starts at zero, so that the first forecast is the base profile;
+            models with quantiles always do. Training with noise then has less to learn.
         copies: So many perceptrons, each trained for itself, whose forecasts are averaged.
         features: Feature groups (see `data/features.py`).
         short_histories: So many windows, as a share of the training windows, are added with their
@@ -156,6 +158,7 @@ class Mlp(Gradient):
 
     hidden: tuple[Positive, ...] = (64, 64)
     shortcut: bool = False
+    zero_start: bool = False
     copies: Positive = 1
     short_histories: Share = 0.0
     hidden_endings: Share = 0.0

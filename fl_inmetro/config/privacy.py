@@ -34,6 +34,8 @@ class Privacy(Table):
         clip_rate: How fast it follows.
         noise_at: With `client`, where noise is made: at the `server`, or a share of it on each of
             the `clients`, so that the server never sees a sum without noise.
+        on_grid: With `client`, noise of whole numbers, exact and from a cipher, in the place of
+            doubles (`privacy/discrete.py`).
         scaler_share: Share of ε for the sums that standardise features; 0 = nothing is asked for,
             and public constants do it.
         metrics_share: Share of ε for the mean validation error of the rounds; 0 = no round is
@@ -51,6 +53,7 @@ class Privacy(Table):
     clip_quantile: float | None = Field(None, gt=0, lt=1)
     clip_rate: float = Field(0.2, gt=0, allow_inf_nan=False)
     noise_at: Literal["server", "clients"] = "server"
+    on_grid: bool = False
     scaler_share: Share = 0.0
     metrics_share: Share = 0.0
     budget: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -88,6 +91,8 @@ class Privacy(Table):
             raise ValueError(
                 "clients that add noise themselves clip at `clip`: `clip-quantile` is the server's"
             )
+        if self.on_grid and (self.by_example or self.noise_at == "clients"):
+            raise ValueError('`on-grid` is of `protect = "client"` with `noise-at = "server"`')
         if self.by_example and (self.clip_quantile is not None or self.noise_at == "clients"):
             raise ValueError(
                 '`clip-quantile` and `noise-at` are of `protect = "client"`: windows are clipped '

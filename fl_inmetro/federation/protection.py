@@ -253,6 +253,7 @@ def _by_client(
         release=release,
         following=following,
         share=sigma,
+        on_grid=privacy.on_grid,
     )
     sampler = Poisson(spending.secret.child("draws"), fraction)
     return replace(usual, merge=merge, work=work, gate=alone(usual.gate), sampler=sampler)

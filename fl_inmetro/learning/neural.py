@@ -77,6 +77,7 @@ class MlpLearner(GradientLearner):
             guess,
             shortcut=self.mlp.shortcut,
             copies=self.mlp.copies,
+            zero_start=self.mlp.zero_start,
         )
 
 

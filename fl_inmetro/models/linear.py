@@ -41,6 +41,7 @@ class RowMlp(nn.Module):
         *,
         shortcut: bool = False,
         copies: int = 1,
+        zero_start: bool = False,
     ) -> None:
         super().__init__()
         self.outputs = outputs
@@ -51,9 +52,14 @@ class RowMlp(nn.Module):
         self.others = nn.ModuleList(_perceptron(features, hidden, own) for _ in more)
         bare = more if shortcut else ()
         self.shortcuts = nn.ModuleList(nn.Linear(features, own, bias=False) for _ in bare)
-        # With several numbers for a step the last layer starts at zero, too: the guess comes first.
+        # With several numbers for a step, or where it is asked for, the last layer starts at zero,
+        # too: the guess comes first.
         place = 2 * len(hidden)
-        last = (f"layers.{place}", *(f"others.{k}.{place}" for k in more)) if own > 1 else ()
+        last = (
+            (f"layers.{place}", *(f"others.{k}.{place}" for k in more))
+            if own > 1 or zero_start
+            else ()
+        )
         self.starts_at_zero = ("shortcut", *(f"shortcuts.{k}" for k in bare), *last)
         self.register_buffer("x_mean", torch.zeros(features))
         self.register_buffer("x_std", torch.ones(features))
