@@ -24,11 +24,12 @@ def poisson_divergence(order: float, noise_multiplier: float, sampling_rate: flo
     Args:
         order: α > 1.
         noise_multiplier: z > 0.
-        sampling_rate: q in (0, 1).
+        sampling_rate: q in (0, 1].
     """
     z, q = noise_multiplier, sampling_rate
-    if z < _LEAST:
-        # The bound without draws: so little noise promises nothing either way.
+    if z < _LEAST or q >= 1:
+        # The bound without draws: so little noise promises nothing either way; and groups of which
+        # hardly any draw misses all have a rate that rounds to 1.
         return order / (2 * z * z)
     # The largest part lies between 0 and α.
     points = math.ceil((2 * _REACH + order / z) * _POINTS)

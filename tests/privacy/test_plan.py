@@ -72,3 +72,12 @@ def test_losses_beyond_all_meaning_do_not_fill_the_memory():
     # 50 rounds in which one has 29 records and hardly any noise: RDP stands for both.
     cost = account((Gaussian(0.1, 1.0, 50, "all", 29),), 1e-5)
     assert cost.epsilon_pld == cost.epsilon_rdp > 1e6
+
+
+def test_large_groups_that_every_draw_meets_have_an_account():
+    # 1 − (1 − .96)^30 is 1 in floating point: RDP is that of no draw at all, z/30.
+    event = Gaussian(60.0, 0.96, 4, "poisson", 30)
+    assert account((event,), 1e-5).epsilon_rdp == pytest.approx(
+        account((Gaussian(60.0, 1.0, 4, "all", 30),), 1e-5).epsilon_rdp, rel=1e-2
+    )
+    assert account((event,), 1e-5).epsilon_pld <= account((event,), 1e-5).epsilon_rdp

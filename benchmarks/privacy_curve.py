@@ -1,0 +1,189 @@
+"""What noise costs in accuracy: nMAE by epsilon and by whom it protects, on two fleets.
+
+    python benchmarks/privacy_curve.py [--sets cambridge simulated] [--epsilons 0.5 1 2 4 8]
+                                       [--protect client window client-day] [--draws 2] [--out FILE]
+
+Every cell is a whole private run (`fl-inmetro run` with `[privacy]`) in a temporary folder, `draws`
+times with fresh noise; its test nMAE stands beside those of the same model without noise, of the
+base profile (for which a model has learned nothing) and of HA4. Recipes differ by whom they
+protect, and were chosen on validation days: few parameters, few rounds. The set `cambridge` needs
+FL_INMETRO_DATA; `simulated` is the built-in simulator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from engine_rows.machine import machine, versions  # noqa: E402
+from engine_rows.measure import ONE_THREAD  # noqa: E402
+
+os.environ.update(ONE_THREAD)  # before anything starts threads of its own
+
+from fl_inmetro import session  # noqa: E402
+from fl_inmetro.config import RunConfig, check  # noqa: E402
+from fl_inmetro.plan import Prepared, prepare  # noqa: E402
+from fl_inmetro.runs.record import RunRecord  # noqa: E402
+
+RESULT = HERE / "results" / "privacy_curve.json"
+EPSILONS = (0.5, 1.0, 2.0, 4.0, 8.0)
+PROTECTED = ("client", "window", "client-day")
+
+#: Where the data are from, and their windows.
+SETS: dict[str, dict[str, Any]] = {
+    "cambridge": {
+        "data": {"source": "cambridge_buildings"},
+        "window": {
+            "issue_time": "00:00",
+            "timezone": "UTC",
+            "test_start": "2019-05-06",
+            "test_end": "2019-06-30",
+            "train_days": 365,
+        },
+    },
+    "simulated": {
+        "data": {"source": "simulator", "simulator": {"clients": 1000, "days": 150}},
+        "window": {"issue_time": "00:00", "test_days": 28, "timezone": "America/Sao_Paulo"},
+    },
+}
+
+MODELS = ("mlp", "ridge")
+
+
+def recipe_of(model: str, protect: str, epsilon: float) -> tuple[dict[str, Any], float]:
+    """Return the settings of a cell beside its set, and the clipping norm.
+
+    More noise wants smaller steps: the clipping norm, or the clients' rate, falls with ε.
+    """
+    if model == "ridge":
+        return {}, 1.0
+    small = {"models": {"mlp": {"hidden": [16], "zero_start": True}}}
+    if protect == "client":
+        clip = 1.0 if epsilon >= 8 else 0.3 if epsilon >= 2 else 0.1
+        return {**small, "federation": {"num_server_rounds": 5, "local_epochs": 2}}, clip
+    # One gradient of each client a round, by all its windows.
+    one = {"optimizer_l": "sgd", "batch_size_l": 0}
+    if protect == "window":
+        server = {
+            "name": "fedadam",
+            "eta": 0.02,
+            "eta_schedule": "cosine",
+            "tau": 1e-5,
+            "bias_correction": True,
+            "average": 0.9,
+            "eta_l": 1.0,
+        }
+        rounds = {"num_server_rounds": 20, "local_steps": 1}
+        return {**small, "strategy": {**one, **server}, "federation": rounds}, 1.0
+    linear = {"models": {"mlp": {"hidden": [], "zero_start": True}}}
+    rate = {**one, "eta_l": 0.3 * min(1.0, epsilon / 8)}
+    rounds = {"num_server_rounds": 10, "local_steps": 1}
+    return {**linear, "strategy": rate, "federation": rounds}, 0.3
+
+
+def configuration(
+    of: str, model: str, protect: str, epsilon: float | None, ledger: str
+) -> RunConfig:
+    """Return the configuration of a cell; without an epsilon nobody is protected."""
+    recipe, clip = recipe_of(model, protect, epsilon or 8.0)
+    privacy: dict[str, Any] = {}
+    if epsilon is not None:
+        privacy = {"protect": protect, "epsilon": epsilon, "ledger": ledger, "clip": clip}
+    return check(
+        {"name": "privacy-curve", "model": model, **SETS[of], **recipe, "privacy": privacy}
+    )
+
+
+def measure(config: RunConfig, prepared: Prepared, runs: Path) -> dict[str, Any]:
+    """Carry a run out; return its test nMAE beside the baselines', and what it spent."""
+    started = time.perf_counter()
+    path = session.start(config, "run", runs, lambda event: None, lambda: False, prepared=prepared)
+    rows = {(r["model"], r["training"]): r["nmae"] for r in RunRecord.open(path).scores()}
+    account = path / "privacy.json"
+    models = json.loads(account.read_text())["models"] if account.is_file() else {}
+    update = next(iter(models.values()))["planned"][-1] if models else {}
+    return {
+        "nmae": rows[config.model, "federated"],
+        "ha4": rows["ha4", "baseline"],
+        "noise_multiplier": update.get("noise_multiplier"),
+        "spent": next(iter(models.values()))["spent"] if models else None,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def base_profile(of: str, prepared: Prepared, runs: Path) -> float:
+    """Return the test nMAE of the mean by day type, which row models correct."""
+    settings = {"name": "base", **SETS[of], "compare": {"models": ["day_type_mean"]}}
+    path = session.start(
+        check(settings), "compare", runs, lambda event: None, lambda: False, prepared=prepared
+    )
+    return float(RunRecord.open(path).scores()[0]["nmae"])
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--epsilons", nargs="+", type=float, default=list(EPSILONS))
+    parser.add_argument("--protect", nargs="+", choices=PROTECTED, default=list(PROTECTED))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    given = parser.parse_args()
+    result: dict[str, Any] = {
+        "benchmark": "privacy_curve",
+        "date_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "machine": machine(),
+        "versions": versions(),
+        "delta": 1e-5,
+        "draws": given.draws,
+        "sets": {},
+        "rows": [],
+    }
+    for of in given.sets:
+        with tempfile.TemporaryDirectory(prefix="fl-inmetro-curve-") as folder:
+            _one_set(of, given, Path(folder), result)
+    given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {given.out}")
+
+
+def _one_set(of: str, given: argparse.Namespace, folder: Path, result: dict[str, Any]) -> None:
+    prepared = prepare(configuration(of, "mlp", "client", None, ""))
+    base = base_profile(of, prepared, folder / "runs")
+    print(f"\n{of}: {len(prepared.clients)} clients; base profile {base:.4f}")
+    print(
+        "| model | protected | no noise | " + " | ".join(f"ε {e:g}" for e in given.epsilons) + " |"
+    )
+    print("|---|---|---|" + "---|" * len(given.epsilons))
+    result["sets"][of] = {"clients": len(prepared.clients), "base_profile": base}
+    for model in given.models:
+        for protect in given.protect:
+            cells = []
+            for epsilon in (None, *given.epsilons):
+                draws = []
+                for draw in range(given.draws if epsilon is not None else 1):
+                    ledger = str(folder / f"ledger-{model}-{protect}-{epsilon}-{draw}")
+                    config = configuration(of, model, protect, epsilon, ledger)
+                    draws.append(measure(config, prepared, folder / "runs"))
+                row = {"set": of, "model": model, "protect": protect, "epsilon": epsilon}
+                result["rows"].append({**row, "draws": draws})
+                found = [d["nmae"] for d in draws]
+                spread = f" ± {(max(found) - min(found)) / 2:.4f}" if len(found) > 1 else ""
+                cells.append(f"{statistics.fmean(found):.4f}{spread}")
+                print(f"  {model} {protect} {epsilon}: {cells[-1]}", file=sys.stderr, flush=True)
+            print(f"| {model} | {protect} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Private runs as a whole: what they spend, what they leave behind, and what a restart changes."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from fl_inmetro import session
+from fl_inmetro.errors import BudgetError, PrivacyError
+from fl_inmetro.federation.grids import Interrupted
+from fl_inmetro.privacy.accountant import account
+from fl_inmetro.privacy.ledger import Entry, read_ledger
+from fl_inmetro.privacy.release import spending
+from fl_inmetro.privacy.secret import Secret
+from fl_inmetro.runs import weights
+from fl_inmetro.runs.record import RunRecord
+from tests.fleets import tiny_config
+
+KEY = hashlib.sha256(b"of these tests alone").digest()
+
+
+def private(folder: Path, **settings):
+    given = {"protect": "client", "ledger": str(folder / "ledgers"), **settings.pop("privacy", {})}
+    return tiny_config(privacy=given, **settings)
+
+
+def entries(folder: Path) -> tuple[Entry, ...]:
+    return read_ledger(folder / "ledgers" / "federation.ledger").entries
+
+
+def started(config, folder: Path, seen=None) -> Path:
+    emit = (lambda event: None) if seen is None else seen.append
+    return session.start(config, "run", folder / "runs", emit, lambda: False)
+
+
+@pytest.fixture
+def one_secret(monkeypatch):
+    """The system's randomness, as if it gave the same bits again."""
+    monkeypatch.setattr(Secret, "fresh", classmethod(lambda cls: cls(KEY)))
+
+
+@pytest.mark.parametrize("engine", ["loop", "cohort"])
+@pytest.mark.parametrize("protect", ["client", "window", "client-day"])
+@pytest.mark.parametrize("model", ["nlinear", "ridge"])
+def test_a_run_spends_what_was_planned_and_forgets_its_secret(
+    tmp_path, monkeypatch, engine, protect, model
+):
+    monkeypatch.setattr(Secret, "fresh", classmethod(lambda cls: cls(KEY)))
+    config = private(tmp_path, privacy={"protect": protect}, engine=engine, model=model)
+    path = started(config, tmp_path)
+    said = json.loads((path / "privacy.json").read_text())
+    (key, one), releases = (
+        next(iter(said["models"].items())),
+        [e.release for e in entries(tmp_path)],
+    )
+    rounds = 1 if model == "ridge" else config.federation.num_server_rounds
+    assert [r.round for r in releases] == list(range(1, rounds + 1))
+    (planned,) = one["planned"]
+    assert {r.noise_multiplier for r in releases} == {planned["noise_multiplier"]}
+    assert {r.subject for r in releases} == {protect}
+    assert sum(r.times for r in releases) == planned["times"]
+    assert (planned["group"] > 1) == (protect == "client-day")
+    spent = account(spending(releases), 1e-5).epsilon
+    assert one["spent"] == pytest.approx(spent, rel=1e-6)
+    assert 7 < spent <= 8.0
+    assert {r.run for r in releases} == {f"{path.name}/{key}"}
+    assert not list((tmp_path / "ledgers" / "secrets").iterdir())
+    held = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert not any(KEY in file.read_bytes() for file in held)
+    assert not any(KEY.hex().encode() in file.read_bytes() for file in held)
+
+
+def final(path: Path) -> dict[str, bytes]:
+    kept = weights.load(path, "nlinear-federated-g0000")
+    assert kept is not None
+    return {name: array.tobytes() for name, array in kept[0].items()}
+
+
+@pytest.mark.parametrize("protect", ["client", "window"])
+def test_stopped_anywhere_and_resumed_it_spends_and_ends_as_if_it_never_was(
+    tmp_path, one_secret, protect
+):
+    def config(name):
+        settings = {"protect": protect, "noise_multiplier": 1.0}
+        return private(tmp_path / name, privacy=settings, model="nlinear", engine="loop")
+
+    whole = started(config("whole"), tmp_path / "whole")
+    for stop in (5, 9, 14):
+        folder, left = tmp_path / f"stop{stop}", [stop]
+
+        def should_stop(left=left) -> bool:
+            left[0] -= 1
+            return left[0] < 0
+
+        with pytest.raises(Interrupted):
+            session.start(
+                config(folder.name), "run", folder / "runs", lambda event: None, should_stop
+            )
+        (path,) = (folder / "runs").iterdir()
+        session.resume(path, lambda event: None, lambda: False)
+        assert final(path) == final(whole)
+        assert [(e.release.round, e.release.digest) for e in entries(folder)] == [
+            (e.release.round, e.release.digest) for e in entries(tmp_path / "whole")
+        ]
+
+
+def test_a_lost_secret_pays_again_and_a_lost_ledger_stops(tmp_path):
+    config = private(tmp_path, model="nlinear", engine="loop")
+    left = [14]
+
+    def should_stop() -> bool:
+        left[0] -= 1
+        return left[0] < 0
+
+    with pytest.raises(Interrupted):
+        session.start(config, "run", tmp_path / "runs", lambda event: None, should_stop)
+    (path,) = (tmp_path / "runs").iterdir()
+    released = len(entries(tmp_path))
+    assert released
+    ledger = tmp_path / "ledgers"
+    aside = ledger.rename(tmp_path / "aside")
+    with pytest.raises(PrivacyError, match="FL416"):
+        session.resume(path, lambda event: None, lambda: False)
+    for left_over in ledger.rglob("*"):
+        assert not left_over.name.startswith("federation")
+    if ledger.exists():
+        for file in sorted(ledger.rglob("*"), reverse=True):
+            file.unlink() if file.is_file() else file.rmdir()
+        ledger.rmdir()
+    aside.rename(ledger)
+    for secret in (ledger / "secrets").iterdir():
+        secret.unlink()
+    session.resume(path, lambda event: None, lambda: False)
+    own = [e.release for e in entries(tmp_path)]
+    assert account(spending(own), 1e-5).epsilon <= 8.0
+
+
+def test_a_tampered_ledger_stops_the_next_run(tmp_path):
+    config = private(tmp_path, model="nlinear")
+    started(config, tmp_path)
+    path = tmp_path / "ledgers" / "federation.ledger"
+    path.write_bytes(path.read_bytes().replace(b'"round":1', b'"round":7', 1))
+    with pytest.raises(PrivacyError, match="FL420"):
+        started(config, tmp_path)
+
+
+def test_no_second_run_goes_beyond_the_budget_of_all(tmp_path):
+    config = private(tmp_path, privacy={"budget": 9.0}, model="nlinear")
+    started(config, tmp_path)
+    before = entries(tmp_path)
+    seen = []
+    with pytest.raises(BudgetError, match="FL422"):
+        started(config, tmp_path, seen)
+    assert entries(tmp_path) == before
+    assert not any(type(event).__name__ == "RoundFinished" for event in seen)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"strategy": {"name": "median"}}, "plain sum"),
+        ({"strategy": {"name": "scaffold"}}, "control variates"),
+        ({"diagnostics": {"heterogeneity": True}}, "heterogeneity"),
+        ({"selection": {"sampler": "by-size"}}, "by chance alone"),
+        ({"federation": {"patience": 3}}, "fixed in advance"),
+        ({"model": "quantile_linear"}, "sums in every round"),
+        ({"training": "clustered"}, "who shares a model"),
+        ({"conformal": {"enabled": True}}, "calibration"),
+        ({"virtual_time": {"enabled": True}}, "before everybody"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_trained(tmp_path, settings, said):
+    given = {"model": "nlinear", **settings}
+    with pytest.raises(PrivacyError, match="FL417") as caught:
+        started(private(tmp_path, **given), tmp_path)
+    assert said in str(caught.value)
+    assert not (tmp_path / "ledgers").exists()
+
+
+def test_a_comparison_has_its_yardsticks_without_noise(tmp_path):
+    config = private(
+        tmp_path, compare={"models": ["nlinear"], "training": ["local", "federated", "centralised"]}
+    )
+    path = session.start(config, "compare", tmp_path / "runs", lambda event: None, lambda: False)
+    assert {e.release.run.split("/")[1] for e in entries(tmp_path)} == {"nlinear-federated-g0000"}
+    assert len(RunRecord.open(path).scores()) == 3
