@@ -11,7 +11,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run compare flower test test-flower lint format bench bench-rules bench-strategies bench-dp bench-zoo clean
+.PHONY: help install run compare flower test test-flower lint format bench bench-rules bench-strategies bench-dp bench-privacy bench-zoo clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ bench-strategies: $(STAMP) ## Compare every strategy on real buildings, three se
 
 bench-dp: $(STAMP) ## Measure a private step beside a plain one, and beside Opacus where it is installed (a minute)
 	$(BIN)/python benchmarks/dp_step.py
+
+bench-privacy: $(STAMP) ## Measure what noise costs in accuracy, by epsilon (FL_INMETRO_DATA; half an hour)
+	$(BIN)/python benchmarks/privacy_curve.py
 
 bench-zoo: $(STAMP) ## Compare every trained model on three real data sets (FL_INMETRO_DATA; an hour)
 	$(BIN)/python benchmarks/zoo.py

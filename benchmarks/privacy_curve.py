@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULT)
     given = parser.parse_args()
+    given.epsilons.sort()
     result: dict[str, Any] = {
         "benchmark": "privacy_curve",
         "date_utc": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -154,7 +155,6 @@ def main() -> None:
     for of in given.sets:
         with tempfile.TemporaryDirectory(prefix="fl-inmetro-curve-") as folder:
             _one_set(of, given, Path(folder), result)
-    given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written: {given.out}")
 
 
@@ -163,7 +163,9 @@ def _one_set(of: str, given: argparse.Namespace, folder: Path, result: dict[str,
     base = base_profile(of, prepared, folder / "runs")
     print(f"\n{of}: {len(prepared.clients)} clients; base profile {base:.4f}")
     print(
-        "| model | protected | no noise | " + " | ".join(f"ε {e:g}" for e in given.epsilons) + " |"
+        "| model | protected | not clipped, no noise | "
+        + " | ".join(f"ε {e:g}" for e in given.epsilons)
+        + " |"
     )
     print("|---|---|---|" + "---|" * len(given.epsilons))
     result["sets"][of] = {"clients": len(prepared.clients), "base_profile": base}
@@ -182,6 +184,7 @@ def _one_set(of: str, given: argparse.Namespace, folder: Path, result: dict[str,
                 spread = f" ± {(max(found) - min(found)) / 2:.4f}" if len(found) > 1 else ""
                 cells.append(f"{statistics.fmean(found):.4f}{spread}")
                 print(f"  {model} {protect} {epsilon}: {cells[-1]}", file=sys.stderr, flush=True)
+                given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             print(f"| {model} | {protect} | " + " | ".join(cells) + " |", flush=True)
 
 

@@ -26,7 +26,7 @@ def private(folder: Path, **settings):
 
 
 def entries(folder: Path) -> tuple[Entry, ...]:
-    return read_ledger(folder / "ledgers" / "federation.ledger").entries
+    return read_ledger(folder / "ledgers" / "tiny" / "federation.ledger").entries
 
 
 def started(config, folder: Path, seen=None) -> Path:
@@ -65,7 +65,7 @@ def test_a_run_spends_what_was_planned_and_forgets_its_secret(
     assert one["spent"] == pytest.approx(spent, rel=1e-6)
     assert 7 < spent <= 8.0
     assert {r.run for r in releases} == {f"{path.name}/{key}"}
-    assert not list((tmp_path / "ledgers" / "secrets").iterdir())
+    assert not list((tmp_path / "ledgers" / "tiny" / "secrets").iterdir())
     held = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert not any(KEY in file.read_bytes() for file in held)
     assert not any(KEY.hex().encode() in file.read_bytes() for file in held)
@@ -129,7 +129,7 @@ def test_a_lost_secret_pays_again_and_a_lost_ledger_stops(tmp_path):
             file.unlink() if file.is_file() else file.rmdir()
         ledger.rmdir()
     aside.rename(ledger)
-    for secret in (ledger / "secrets").iterdir():
+    for secret in (ledger / "tiny" / "secrets").iterdir():
         secret.unlink()
     session.resume(path, lambda event: None, lambda: False)
     own = [e.release for e in entries(tmp_path)]
@@ -139,7 +139,7 @@ def test_a_lost_secret_pays_again_and_a_lost_ledger_stops(tmp_path):
 def test_a_tampered_ledger_stops_the_next_run(tmp_path):
     config = private(tmp_path, model="nlinear")
     started(config, tmp_path)
-    path = tmp_path / "ledgers" / "federation.ledger"
+    path = tmp_path / "ledgers" / "tiny" / "federation.ledger"
     path.write_bytes(path.read_bytes().replace(b'"round":1', b'"round":7', 1))
     with pytest.raises(PrivacyError, match="FL420"):
         started(config, tmp_path)

@@ -42,7 +42,8 @@ class Privacy(Table):
             scored.
         budget: Most that all runs of this federation (its `name`) may spend together; None = only
             `epsilon` binds.
-        ledger: Folder of the ledgers, relative to the working directory.
+        ledger: Folder of the ledgers, relative to the working directory; each federation (its
+            `name`) has one of its own there.
     """
 
     protect: Protected = "nobody"

@@ -56,7 +56,7 @@ class Account:
         self.emit = emit
         self._keep = keep
         self._groups: dict[str, GroupAccount] = {}
-        folder = Path(kept["ledger"]) if kept else Path(settings.ledger).absolute()
+        folder = Path(kept["ledger"]) if kept else Path(settings.ledger).absolute() / federation
         owner = Owner(federation)
         if kept and kept["releases"] and not (folder / "federation.ledger").is_file():
             raise PrivacyError(

@@ -61,7 +61,7 @@ def test_clients_are_drawn_in_rounds_and_the_run_ends_at_its_epsilon(tmp_path):
     assert spent[-1] == pytest.approx(account(plan.events, 1e-5).epsilon)
     with pytest.raises(BudgetError, match="FL422"):
         group.note(11, "update", event, 1.0, bits(11))
-    entries = read_ledger(tmp_path / "federation.ledger").entries
+    entries = read_ledger(tmp_path / "north" / "federation.ledger").entries
     assert [e.release.round for e in entries] == list(range(1, 11))
     assert entries[-1].account[0]["epsilon"] <= 4.0
     assert kept.record["models"][KEY]["epsilon"] == pytest.approx(spent[-1])
@@ -141,7 +141,7 @@ def test_a_run_without_its_ledger_does_not_go_on(tmp_path):
     group = one.group(KEY)
     plan = begun(group)
     group.note(1, "update", Gaussian(plan.update.noise_multiplier, 0.5), 1.0, bits(1))
-    for file in tmp_path.glob("federation.ledger*"):
+    for file in (tmp_path / "north").glob("federation.ledger*"):
         file.unlink()
     with pytest.raises(PrivacyError, match="FL416"):
         opened(tmp_path, kept)
@@ -149,7 +149,7 @@ def test_a_run_without_its_ledger_does_not_go_on(tmp_path):
 
 def test_the_secret_goes_when_the_run_is_done(tmp_path):
     one, _, _ = opened(tmp_path)
-    (path,) = (tmp_path / "secrets").iterdir()
+    (path,) = (tmp_path / "north" / "secrets").iterdir()
     assert one.secret.key == path.read_bytes()
     one.close()
     assert not path.exists()
