@@ -182,8 +182,9 @@ def asked(folder, **privacy):
 
 def one_group(engine, how, secret, shelf, folder, **options):
     """Train a group whose account has the given secret, as a run that is resumed has."""
-    (folder / "secrets").mkdir(parents=True, exist_ok=True)
-    (folder / "secrets" / "r1.secret").write_bytes(secret.key)
+    kept = folder / "north" / "secrets" / "r1.secret"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(secret.key)
     account = Account(how.privacy, "r1", "north", lambda record: None)
     made = learner("window_mlp", **OPTIMIZERS["sgd"], batch_size=8)
     grid = grid_of(
@@ -217,7 +218,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_bits_and_spends_the_same(
     assert same_bits(whole, resumed)
     spent = [
         [(e.release.round, e.release.what, e.release.digest) for e in ledger.entries()]
-        for ledger in (Ledger(folder, Owner("north")) for folder in (calm, halted))
+        for ledger in (Ledger(folder / "north", Owner("north")) for folder in (calm, halted))
     ]
     assert spent[0] == spent[1]
     assert [number for number, what, _ in spent[0] if what == "update"] == [1, 2, 3, 4, 5, 6]
