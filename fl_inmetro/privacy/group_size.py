@@ -47,7 +47,8 @@ def loss_distribution(
 
     def distribution(first: float, last: float, removed: bool) -> Any:
         lower, upper = math.floor(first / step), math.ceil(last / step)
-        bound = pair.hockey_stick(np.arange(lower, upper + 1) * step, removed=removed)
+        grid: Floats = np.arange(lower, upper + 1).astype(np.float64) * step
+        bound = pair.hockey_stick(grid, removed=removed)
         # It falls with ε; where rounding has it rise by a bit, the larger one is a bound too.
         bound = np.maximum.accumulate(bound[::-1])[::-1]
         return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(step, lower, upper, bound)
