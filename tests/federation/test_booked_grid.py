@@ -4,6 +4,7 @@ import pytest
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from fl_inmetro.errors import BudgetError, Fault
+from fl_inmetro.federation import flower_compat
 from fl_inmetro.federation.booked_grid import BookedGrid
 from fl_inmetro.federation.requests import (
     ENROL,
@@ -44,6 +45,7 @@ def training(number):
 
 @pytest.fixture
 def log():
+    flower_compat.enter_run()
     return []
 
 
