@@ -157,7 +157,7 @@ class GradientLearner(ABC):
                 if private is None:
                     mask = known[batch]
                     points = float(mask.sum())
-                    errors = self._penalties(module, x[batch], residual[batch])
+                    errors = self.penalties(module, x[batch], residual[batch])
                     loss = (errors * mask).sum() / points
                     gradients = list(torch.autograd.grad(loss, parameters))
                     if debug:
@@ -166,7 +166,7 @@ class GradientLearner(ABC):
                     # One by one: what is not finite in a window may not touch another.
                     each = (slice(n, n + 1) for n in windows.tolist())
                     losses = (
-                        (self._penalties(module, x[n], residual[n]) * known[n]).sum()
+                        (self.penalties(module, x[n], residual[n]) * known[n]).sum()
                         / known[n].sum()
                         for n in each
                     )
@@ -201,7 +201,7 @@ class GradientLearner(ABC):
                 x, residual, known = (
                     torch.from_numpy(a[part]) for a in (rows.x, rows.residual, rows.known)
                 )
-                losses = self._penalties(module, x, residual) * known
+                losses = self.penalties(module, x, residual) * known
                 loss_sum += float(losses.sum(dtype=torch.float64))
         return loss_sum / rows.points if rows.points else float("nan")
 
@@ -234,7 +234,7 @@ class GradientLearner(ABC):
                     watch.step = step
                     batch = torch.from_numpy(windows)
                     points = float(known[batch].sum())
-                    errors = self._penalties(module, x[batch], residual[batch])
+                    errors = self.penalties(module, x[batch], residual[batch])
                     loss = (errors * known[batch]).sum() / points
                     if debug:
                         check_loss(step, float(loss.detach()))
@@ -289,7 +289,8 @@ class GradientLearner(ABC):
         module.load_state_dict({k: torch.tensor(v) for k, v in state.items()})
         return module
 
-    def _penalties(self, module: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
+    def penalties(self, module: nn.Module, x: Tensor, residual: Tensor) -> Tensor:
+        """Return the head's penalty of each step; (N, …), (N, H) → (N, H)."""
         return self.head.penalty(module(x), residual)
 
 

@@ -50,7 +50,7 @@ def test_a_loss_that_is_not_finite(tiny, tmp_path, engine):
 def test_an_exception(tiny, tmp_path, engine, monkeypatch):
     """The network of two of three clients cannot be run: the first of them is named."""
     owner = GradientLearner if engine == "loop" else cohort
-    name = "_penalties" if engine == "loop" else "gradients_of"
+    name = "penalties" if engine == "loop" else "gradients_of"
 
     def broken(*args: object) -> None:
         raise ArithmeticError("no such operation")
