@@ -1,0 +1,152 @@
+"""What attacks on a run found, as plain values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+#: How a victim's readings are computed back from an update.
+Rebuilding = Literal["ratio", "inversion"]
+
+#: How clients, or their windows, are told apart.
+Telling = Literal["window-membership", "client-membership", "property"]
+
+#: What the adversary of the reconstructions has before them, see `Leakage.seen`.
+Seen = Literal["update", "noisy-steps", "noisy-update", "noisy-mean", "statistics"]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A victim's readings, computed back from what left the client.
+
+    Attributes:
+        attack: `ratio` or `inversion`.
+        client_id: Whose readings.
+        windows: Training windows that were in the update.
+        nrmse: RMSE of what was computed back, over the mean of the true values.
+        smape: Mean of 2|a − b|/(|a| + |b|), between 0 and 2.
+        nrmse_population: The same of the mean of the other clients: of who saw no update.
+        smape_population: The same.
+    """
+
+    attack: str
+    client_id: str
+    windows: int
+    nrmse: float
+    smape: float
+    nrmse_population: float
+    smape_population: float
+
+    @property
+    def works(self) -> bool:
+        """Whether the update told more than the other clients do."""
+        return self.nrmse < self.nrmse_population
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types; what is not finite is null."""
+        return {**_plain(asdict(self)), "works": self.works}
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well clients, or windows, are told apart by a score.
+
+    Attributes:
+        attack: `window-membership`, `client-membership` or `property`.
+        what: The property (`vehicle`, `night-low`, …); for windows and clients, whom they are
+            compared with (`later`, `others`, `not-drawn`).
+        auc: Chance that one that is has a higher score than one that is not; 0.5 = by chance.
+        tpr: Share of those that are, found at the false positive rate `fpr`.
+        fpr: The false positive rate that is allowed.
+        low: Lower end of the 95 % interval of `auc`, by bootstrap.
+        high: Its upper end.
+        positives: How many are.
+        negatives: How many are not.
+        prior: Share of the larger of the two: how often who always says so is right.
+        accuracy: How often the attack is right with each left out in turn; None where no decision
+            is made.
+    """
+
+    attack: str
+    what: str
+    auc: float
+    tpr: float
+    fpr: float
+    low: float
+    high: float
+    positives: int
+    negatives: int
+    prior: float
+    accuracy: float | None = None
+
+    @property
+    def works(self) -> bool:
+        """Whether chance is below the interval."""
+        return self.low > 0.5
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types; what is not finite is null."""
+        return {**_plain(asdict(self)), "works": self.works}
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """What was found in one run.
+
+    Attributes:
+        run: Its id.
+        model: Name of the attacked model.
+        training: How it was trained.
+        protect: `[privacy] protect` of the run.
+        epsilon: The ε that its updates were planned for; None without noise.
+        seen: What the adversary of the reconstructions sees: `update`, one client's update as it
+            is; `noisy-steps`, one made of noisy steps (`window`, `client-day`); `noisy-update`, one
+            with its share of the noise; `noisy-mean`, the released mean of a round alone;
+            `statistics`, a closed form's sums.
+        recovered: What the ratio attack reads: a key of `leakage.recovered`; empty without one.
+        clients: Clients of the run.
+        attacked: Victims of the reconstructions.
+        seed: What victims and shadows were drawn from; the noise is fresh in every attack.
+        simulated: Whether the run's readings were simulated.
+        reconstructions: One for each attack, victim and number of windows.
+        detections: One for each thing that is told apart.
+        notes: Keys of `leakage.note`: what the figures do not mean.
+        left_out: Attack to the key of `leakage.left_out` that says why there is none.
+    """
+
+    run: str
+    model: str
+    training: str
+    protect: str
+    epsilon: float | None
+    seen: str
+    recovered: str
+    clients: int
+    attacked: int
+    seed: int
+    simulated: bool
+    reconstructions: tuple[Reconstruction, ...]
+    detections: tuple[Detection, ...]
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types, as `leakage.json` keeps them."""
+        plain = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            **plain,
+            "reconstructions": [one.to_json() for one in self.reconstructions],
+            "detections": [one.to_json() for one in self.detections],
+            "notes": list(self.notes),
+            "left_out": dict(self.left_out or {}),
+        }
+
+
+# ------------------------------------------------------------------------------ internals
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
