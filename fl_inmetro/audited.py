@@ -1,8 +1,9 @@
 """An audit of what a private run is made of: canaries through its own parts, with its own noise.
 
 The parts that clip, add and divide are run many times with a canary and without, under fresh
-secrets: those of the program as it is, with the clipping norm and noise multiplier of the run, and
-with clients that drop out. The noise of the run itself is gone with its secret.
+secrets: those of the program as it is, with all that the run says of its noise (where it is made,
+on which grid, which clipping norm it follows), and with clients that drop out. The noise of the run
+itself is gone with its secret.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_inmetro import seeds
-from fl_inmetro.config.schema import ENSEMBLE, RunConfig
+from fl_inmetro.config.schema import LEARNERS, RunConfig
 from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.federation.merge import DeltaMerge
-from fl_inmetro.federation.private_merge import PrivateMerge
+from fl_inmetro.federation.private_merge import Released
+from fl_inmetro.federation.protection import client_merge
 from fl_inmetro.learning.client import ClientData
 from fl_inmetro.learning.gradient import GradientLearner
+from fl_inmetro.learning.noise_share import noised_rows
 from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.update import Layout, Learner, UpdateBlock
 from fl_inmetro.learning.work import DpSgd, LocalWork
@@ -45,13 +48,37 @@ class Audited:
     """The audit of one part.
 
     Attributes:
+        model: Name of the federation, as `mlp-federated-g0000`.
         part: `sum`: the clipped sum of clients, all of whom answer; `dropout`: of whom one in ten
             does; `one-release`: many canary clients in one sum; `step`: one step of DP-SGD.
         audit: What was found.
     """
 
+    model: str
     part: str
     audit: Audit
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What a run says of its releases.
+
+    Attributes:
+        config: Its configuration.
+        z: Noise multiplier of a sum.
+        delta: δ.
+        group: Windows of the one who is protected.
+    """
+
+    config: RunConfig
+    z: float
+    delta: float
+    group: int
+
+    @property
+    def clip(self) -> float:
+        """C, of the first round."""
+        return self.config.privacy.clip
 
 
 def audit_run(
@@ -62,7 +89,7 @@ def audit_run(
     seed: int = 0,
     check: Callable[[], None] = lambda: None,
 ) -> list[Audited]:
-    """Audit the parts of a private run.
+    """Audit the parts of a private run, for each of its federations.
 
     Args:
         config: Its configuration.
@@ -75,10 +102,31 @@ def audit_run(
     Raises:
         PrivacyError: FL419, there is nothing to audit.
     """
-    models = account["models"].values() if account else ()
-    planned = [one["planned"][-1] for one in models if one.get("planned")]
-    learner = None if config.model == ENSEMBLE else _plain(config)
-    if not planned or account is None or not isinstance(learner, GradientLearner):
+    found: list[Audited] = []
+    models = account["models"] if account else {}
+    for key, kept in models.items():
+        name = key.partition("-federated")[0]
+        learner = _plain(config, name) if name in LEARNERS else None
+        if account is None or not kept.get("planned") or not isinstance(learner, GradientLearner):
+            continue
+        z = kept["planned"][-1]["noise_multiplier"]
+        claim = _Claim(config, z, account["delta"], kept.get("group", 1))
+        if config.privacy.by_example:
+            step = _steps(learner, clients, claim, releases, seed, check)
+            found.append(Audited(key, "step", step))
+            continue
+        cohort = max(10, len(clients))
+        full = _sums(claim, cohort, cohort, releases, check)
+        few = _sums(claim, cohort, max(1, cohort // 10), releases, check)
+        included, once = _once(claim, cohort, seed)
+        many = by_many_releases(*full, z, claim.delta)
+        whole = many.claimed_epsilon
+        found += [
+            Audited(key, "sum", many),
+            Audited(key, "dropout", by_many_releases(*few, z, claim.delta)),
+            Audited(key, "one-release", by_one_release(once, included, whole, z, claim.delta)),
+        ]
+    if not found:
         raise PrivacyError(
             Fault(
                 "FL419",
@@ -88,95 +136,89 @@ def audit_run(
                 "with `--set privacy.protect=client`",
             )
         )
-    z, clip, delta = planned[0]["noise_multiplier"], config.privacy.clip, account["delta"]
-    if config.privacy.by_example:
-        scores = _steps(learner, clients, z, clip, releases, seed, check)
-        return [Audited("step", by_many_releases(*scores, z, delta))]
-    cohort = max(10, len(clients))
-    full = _sums(z, clip, cohort, cohort, releases, check)
-    few = _sums(z, clip, cohort, max(1, cohort // 10), releases, check)
-    included, once = _once(z, clip, cohort, seed)
-    many = by_many_releases(*full, z, delta)
-    return [
-        Audited("sum", many),
-        Audited("dropout", by_many_releases(*few, z, delta)),
-        Audited("one-release", by_one_release(once, included, many.claimed_epsilon, z, delta)),
-    ]
+    return found
 
 
 # ------------------------------------------------------------------------------ internals
-def _plain(config: RunConfig) -> Learner:
+def _plain(config: RunConfig, name: str) -> Learner:
     """Return the run's learner with steps of plain SGD over all windows: what is sent is seen."""
-    own = getattr(config.models, config.model)
+    own = getattr(config.models, name)
     step = {"optimizer": "sgd", "eta_l": 1.0, "batch_size": 0, "eta_l_schedule": "constant"}
-    given = {name: value for name, value in step.items() if hasattr(own, name)}
-    models = config.models.model_copy(update={config.model: own.model_copy(update=given)})
-    return learner_for(config.model, models)
+    given = {key: value for key, value in step.items() if hasattr(own, key)}
+    models = config.models.model_copy(update={name: own.model_copy(update=given)})
+    return learner_for(name, models)
 
 
 def _sums(
-    z: float, clip: float, expected: int, answered: int, releases: int, check: Callable[[], None]
+    claim: _Claim, cohort: int, answered: int, releases: int, check: Callable[[], None]
 ) -> tuple[Floats, Floats]:
     """Return the scores of a canary client that is in the sum, and of one that is not."""
     honest = np.zeros((answered, _SIZE), np.float32)
-    honest[:, 1] = clip / 3
+    honest[:, 1] = claim.clip / 3
     scores = np.empty((2, releases))
     for number in range(releases):
         check()
         for inside in (0, 1):
             rows = honest.copy()
             rows[-1] = 0.0
-            rows[-1, 0] = inside * _LONG * clip
-            scores[inside, number] = _merged(rows, z, clip, expected)[0]
-    return scores[1] / clip, scores[0] / clip
+            rows[-1, 0] = inside * _LONG * claim.clip
+            scores[inside, number] = _merged(rows, claim, cohort)[0]
+    return scores[1] / claim.clip, scores[0] / claim.clip
 
 
-def _once(z: float, clip: float, expected: int, seed: int) -> tuple[NDArray[np.bool_], Floats]:
+def _once(claim: _Claim, cohort: int, seed: int) -> tuple[NDArray[np.bool_], Floats]:
     """Return which of many canary clients were in one release, and all their scores."""
     included = seeds.derive(seed, "canaries").random(_CANARIES) < 0.5
-    rows = (_LONG * clip * np.eye(_CANARIES, dtype=np.float32))[included]
-    return included, _merged(rows, z, clip, expected) / clip
+    rows = (_LONG * claim.clip * np.eye(_CANARIES, dtype=np.float32))[included]
+    return included, _merged(rows, claim, cohort) / claim.clip
 
 
-def _merged(rows: NDArray[np.float32], z: float, clip: float, expected: int) -> Floats:
-    """Return the noisy sum of updates, as the server merges them."""
+def _merged(rows: NDArray[np.float32], claim: _Claim, cohort: int) -> Floats:
+    """Return the noisy sum of updates, as the run's clients and server make it."""
     count, size = rows.shape
     state = {"w": np.zeros(size)}
-    merge = PrivateMerge.over(
-        DeltaMerge(),
-        clip=clip,
-        noise_multiplier=z,
-        expected=float(expected),
-        secret=Secret.fresh(),
+    secret = Secret.fresh()
+    released: list[Released] = []
+    merge, share = client_merge(
+        claim.config, DeltaMerge(), claim.z, cohort, secret.child("server"), released.append
     )
+    layout = Layout.of({"w": rows[0]})
+    if share is not None:
+        own = [secret.child("client", place) for place in range(count)]
+        noised_rows(rows, layout, share, own)
     ones = np.ones(count)
-    block = UpdateBlock(
-        tuple(map(str, range(count))), Layout.of({"w": rows[0]}), rows, ones, 0 * ones, 0 * ones
-    )
-    after, _ = merge(state, [merge.digest(block)], merge.begin(state))
-    return after["w"] * expected
+    block = UpdateBlock(tuple(map(str, range(count))), layout, rows, ones, 0 * ones, 0 * ones)
+    memory = merge.begin(state)
+    merge.control(memory)
+    after, _ = merge(state, [merge.digest(block)], memory)
+    assert len(released) == 1  # noted, once, before it counts
+    total: Floats = after["w"] * merge.expected
+    return total
 
 
 def _steps(
     learner: GradientLearner,
     clients: Sequence[ClientData],
-    z: float,
-    clip: float,
+    claim: _Claim,
     releases: int,
     seed: int,
     check: Callable[[], None],
-) -> tuple[Floats, Floats]:
-    """Return the scores of a canary window in steps of DP-SGD with it, and without it."""
+) -> Audit:
+    """Audit steps of DP-SGD with canary windows, as many as the one who is protected has.
+
+    They are all alike: a day that is in g windows moves the sum by g C, and no more. In units of
+    g C the noise is z/g.
+    """
     client = max(clients, key=lambda one: sum(map(len, one.train)))
     design = joined([learner.design(windows) for windows in client.train]).trainable()
     rng = seeds.derive(seed, "windows")
     chosen = rng.choice(len(design.x), min(_WINDOWS, len(design.x)), replace=False)
     others = _rows(design, np.sort(chosen[1:]))
     canary = _far_off(_rows(design, chosen[:1]))
-    with_it = joined([others, canary])
+    with_it = joined([others, *[canary] * claim.group])
     sums = learner.enrol(design)
     state = learner.initial(sums, seed, design.x.shape[1:], design.base.shape[1])
-    once = LocalWork(1, steps=1, dp=DpSgd(clip, 0.0))
+    once = LocalWork(1, steps=1, dp=DpSgd(claim.clip, 0.0))
     names = learner.shared(state)
 
     def sent(one: Design, work: LocalWork) -> Floats:
@@ -185,13 +227,14 @@ def _steps(
 
     alone = sent(canary, once)
     direction = alone / np.linalg.norm(alone)
-    noisy = replace(once, dp=DpSgd(clip, z))
+    noisy = replace(once, dp=DpSgd(claim.clip, claim.z))
     scores = np.empty((2, releases))
     for number in range(releases):
         check()
         for inside, one in enumerate((others, with_it)):
             scores[inside, number] = sent(one, noisy) @ direction
-    return scores[1] / clip, scores[0] / clip
+    unit = claim.clip * claim.group
+    return by_many_releases(scores[1] / unit, scores[0] / unit, claim.z / claim.group, claim.delta)
 
 
 def _rows(design: Design, rows: NDArray[np.int64]) -> Design:

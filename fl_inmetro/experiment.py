@@ -54,7 +54,7 @@ from fl_inmetro.plan import (
     settings_of,
 )
 from fl_inmetro.privacy.secret import Secret
-from fl_inmetro.protected import check_privacy, close_account, days_in_windows, open_account
+from fl_inmetro.protected import check_privacy, close_account, open_account, records_of
 from fl_inmetro.runs.forecasts import save_forecasts
 from fl_inmetro.runs.layout import FORECASTS as FORECAST_FILE
 from fl_inmetro.runs.recorder import Recorder
@@ -102,7 +102,8 @@ def execute(
         check_clusters(config, model)
     check_sizes(config, parted, prepared.clients)
     check_sums(config, jobs_of(config, kind))
-    check_privacy(config, jobs_of(config, kind), warm=starts is not None)
+    on_nodes = grid is not None
+    check_privacy(config, jobs_of(config, kind), warm=starts is not None, on_nodes=on_nodes)
     account = open_account(config, jobs_of(config, kind), recorder, emit)
     rows: list[pa.Table] = []
     for name in baselines_of(config, kind):
@@ -182,7 +183,7 @@ def _run_job(
         workers = [ClientWorker(client, learner) for client in members]
         spending = None
         if account and job.training == "federated":
-            spending = account.group(group.key, days_in_windows(learner, members))
+            spending = account.group(group.key, records_of(config, learner, members))
         secret = spending.secret if spending else None
         grid = nodes or _grid(config, workers, should_stop, secret, debug=debug)
 
@@ -211,7 +212,10 @@ def _run_job(
             # that client; the others still have theirs.
             emit(events.Note("warning", _lost(job, group.name, error)))
             continue
-        done.sums |= outcome.sums
+        # Nodes that protect their windows tell no error. The study is scored on the readings that
+        # whoever runs it has here, if they are here.
+        unheard = nodes is not None and settings.privacy.by_example
+        done.sums |= _scored_here(workers, outcome.state) if unheard else outcome.sums
         done.n_bytes += outcome.n_bytes
         done.seconds += outcome.seconds
         done.simulated_s += outcome.simulated_s
@@ -228,6 +232,13 @@ def _run_job(
     if parted:
         recorder.save_state(job.clusters_key, *parted.packed())
     return done
+
+
+def _scored_here(workers: Sequence[ClientWorker], state: Arrays) -> dict[str, ErrorSums]:
+    sums: dict[str, ErrorSums] = {}
+    for worker in workers:
+        sums |= worker.evaluate(state, "test")
+    return sums
 
 
 def _clusters(config: RunConfig, prepared: Prepared, emit: events.Emit) -> Clustering:

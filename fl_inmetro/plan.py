@@ -7,7 +7,7 @@ single client that holds everything. So a comparison is always like with like.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,7 @@ from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.skew import skew_of
 from fl_inmetro.data.splits import Splits, resolve, split_fleet
 from fl_inmetro.data.surroundings import PERFECT
+from fl_inmetro.data.windows import Windows
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation.training import Group
 from fl_inmetro.learning.client import ClientData, pooled
@@ -148,7 +149,9 @@ def cut(config: RunConfig, data: FederatedData) -> Prepared:
     parts, excluded = split_fleet(data, splits, drop_short=config.data.cleaning.drop_short)
     if config.partition.kind == "natural":
         clients = {
-            name: ClientData(name, (part.train,), (part.validation,), (part.test,))
+            name: ClientData(
+                name, (_trained_on(part.train, config),), (part.validation,), (part.test,)
+            )
             for name, part in parts.items()
         }
         return Prepared(data, splits, clients, excluded, tuple(parts))
@@ -158,6 +161,17 @@ def cut(config: RunConfig, data: FederatedData) -> Prepared:
         for name, own in dealt.clients.items()
     }
     return Prepared(data, splits, clients, excluded, tuple(parts), dealt)
+
+
+def _trained_on(windows: Windows, config: RunConfig) -> Windows:
+    """Return training windows as they are trained on.
+
+    Where days are protected, no window may know more than what its features look back to: a scale
+    with a memory of all that was read before would tie each day to every later window.
+    """
+    if config.privacy.protect != "client-day":
+        return windows
+    return replace(windows, floor_share=0.0)
 
 
 def jobs_of(config: RunConfig, kind: str) -> list[Job]:

@@ -66,6 +66,12 @@ def open_account(
         layout.write_whole(path, text.encode())
 
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if any(job.training == "centralised" for job in jobs):
+        text = "the centralised rows have no noise: they are yardsticks, and not to be published"
+        emit(events.Note("warning", f"privacy: {text}"))
+    if config.partition.kind != "natural":
+        text = "a client is one of [partition]; a household in several of them is not protected"
+        emit(events.Note("warning", f"privacy: {text}"))
     if config.federation.keep == "best":
         text = "under [privacy] the model of the last round is kept: to choose by errors tells them"
         emit(events.Note("info", text))
@@ -80,8 +86,13 @@ def close_account(account: Account, emit: events.Emit) -> None:
         emit(events.Note("info", text))
 
 
-def days_in_windows(learner: Learner, clients: Iterable[ClientData]) -> int:
-    """Return how many training windows a day is in, by the client that has the most windows."""
+def records_of(config: RunConfig, learner: Learner, clients: Iterable[ClientData]) -> int:
+    """Return how many training windows the one who is protected has, by the client with the most.
+
+    That of a window is one, and a client counts as a whole.
+    """
+    if config.privacy.protect != "client-day":
+        return 1
     return windows_of_a_day(learner, max(clients, key=lambda c: sum(map(len, c.train))).train)
 
 
@@ -91,6 +102,14 @@ def _faults(
 ) -> Iterable[tuple[str, str, str]]:
     privacy = config.privacy
     trained = [job for job in jobs if not job.is_derived]
+    how = {job.training for job in trained}
+    if "federated" not in how and how & {"centralised", "clustered"}:
+        yield (
+            "nothing of this is trained under `[privacy]`: only federations have noise",
+            f"[privacy] protect = {privacy.protect!r}, training: {', '.join(sorted(how))}",
+            '`training = "federated"`; or `--set privacy.protect=nobody`, where all readings may '
+            "be in one place",
+        )
     federated = {job.model for job in trained if job.training == "federated"}
     if any(job.training == "clustered" for job in trained):
         yield (
@@ -98,6 +117,7 @@ def _faults(
             'training = "clustered"',
             'use `training = "federated"`',
         )
+    yield from _uncounted(config, sorted(federated), on_nodes=on_nodes)
     for model in sorted(federated & _SUMS):
         yield (
             f"`{model}` sends sums in every round, which have no account yet",
@@ -169,3 +189,51 @@ def _faults(
             "warm start",
             "begin anew, or train without `[privacy]`",
         )
+
+
+def _uncounted(
+    config: RunConfig, models: Sequence[str], *, on_nodes: bool
+) -> Iterable[tuple[str, str, str]]:
+    """Yield what would leave clients, or be trained on, without being counted."""
+    privacy, cleaning = config.privacy, config.data.cleaning
+    for model in models:
+        own = getattr(config.models, model)
+        added = [key for key in ("short_histories", "hidden_endings") if getattr(own, key, 0)]
+        if privacy.by_example and added:
+            named = ", ".join(key.replace("_", "-") for key in added)
+            yield (
+                "a window that is added with a part of its past hidden is of the same readings: "
+                "nobody counts how often they are trained on then",
+                f"[models.{model}] {named}",
+                'set them to 0, or use `protect = "client"`',
+            )
+        if privacy.noise_at == "clients" and model == "ridge":
+            yield (
+                "sums of ridge get their noise at the server",
+                f"model = {model!r}, [privacy] noise-at",
+                '`noise-at = "server"`, or a gradient model',
+            )
+    if privacy.noise_at == "clients" and (privacy.scaler_share or privacy.metrics_share):
+        yield (
+            "moments and errors of whole clients get their noise at the server",
+            "[privacy] noise-at, scaler-share, metrics-share",
+            'set the shares to 0, or `noise-at = "server"`',
+        )
+    if on_nodes and privacy.by_example and privacy.metrics_share:
+        yield (
+            "errors would leave the nodes without noise, which only the server could add",
+            f"[privacy] protect = {privacy.protect!r}, metrics-share",
+            "set `metrics-share = 0`, or simulate the federation in one process",
+        )
+    if privacy.protect == "client-day" and config.data.source != "simulator":
+        masks = {
+            'outliers = "mask"': cleaning.outliers == "mask",
+            'flat = "mask"': cleaning.flat == "mask",
+            "max-gap-fill-h": cleaning.max_gap_fill_h > 0,
+        }
+        if found := [name for name, on in masks.items() if on]:
+            yield (
+                "cleaning ties a day to others: whether a reading counts hangs on earlier days",
+                f"[data.cleaning] {', '.join(found)}",
+                'set `outliers` and `flat` to "report" and `max-gap-fill-h` to 0',
+            )

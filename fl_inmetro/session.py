@@ -16,7 +16,8 @@ from fl_inmetro.experiment import Starts, execute
 from fl_inmetro.federation import flower_compat
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.learning.conformal import nothing_to_calibrate_by
-from fl_inmetro.plan import Prepared, prepare
+from fl_inmetro.plan import Prepared, jobs_of, prepare
+from fl_inmetro.protected import check_privacy
 from fl_inmetro.runs.layout import Kind
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.recorder import Recorder
@@ -208,6 +209,7 @@ def start_on_flower(
     Raises:
         ConfigError: FL306, what that engine does not do.
         FederationError: FL308, Flower is missing or its run failed.
+        PrivacyError: FL417, what does not go together with `[privacy]`.
     """
     from fl_inmetro import flower_engine
 
@@ -216,6 +218,7 @@ def start_on_flower(
     if debug:
         raise _only_here("only the engines of this process can stop at a client's step")
     _check_private(config)
+    check_privacy(config, jobs_of(config, kind), on_nodes=True)
     return flower_engine.run(config, len(prepare(config).clients), root, say, should_stop)
 
 

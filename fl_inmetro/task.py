@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from fl_inmetro.config import RunConfig, load
 from fl_inmetro.errors import Fault, FederationError
+from fl_inmetro.federation.protection import learner_under
 from fl_inmetro.flower_engine import FEDERATION_KEYS
 from fl_inmetro.learning.client import ClientWorker
 from fl_inmetro.learning.table import learner
-from fl_inmetro.plan import Prepared, prepare
+from fl_inmetro.plan import Job, Prepared, prepare, settings_of
 
 if TYPE_CHECKING:
     from flwr.app import Context
@@ -60,4 +61,6 @@ def _worker(config: RunConfig, number: int, nodes: int) -> ClientWorker:
                 "or choose clients with [data] max-clients",
             )
         )
-    return ClientWorker(clients[number], learner(config.model, config.models))
+    settings = settings_of(Job(config.model, "federated"), config)
+    made = learner(config.model, settings.models)
+    return ClientWorker(clients[number], learner_under(config.privacy, made))

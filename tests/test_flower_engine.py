@@ -17,6 +17,9 @@ import pytest
 from fl_inmetro import session
 from fl_inmetro.config import RunConfig, check
 from fl_inmetro.errors import ConfigError
+from fl_inmetro.privacy.accountant import account
+from fl_inmetro.privacy.ledger import read_ledger
+from fl_inmetro.privacy.release import spending
 from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.weights import load as load_weights
 
@@ -96,3 +99,25 @@ def test_flower_engine_refuses_what_it_does_not_do(tmp_path: Path) -> None:
         session.start_on_flower(configuration("flower"), "compare", tmp_path, print)
     assert caught.value.faults[0].code == "FL306"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("protect", ["client", "window"])
+def test_a_private_run_on_nodes_is_in_the_ledger(
+    protect: str, tmp_path: Path, flower_home: Path
+) -> None:
+    given = configuration("flower").model_dump(by_alias=False)
+    given["privacy"] = {"protect": protect, "epsilon": 8.0, "ledger": str(tmp_path / "ledgers")}
+    config = check(given)
+    log: list[str] = []
+    path = session.start_on_flower(config, "run", tmp_path / "flower", log.append)
+    (ledger,) = tmp_path.glob("ledgers/*/federation.ledger")
+    releases = [entry.release for entry in read_ledger(ledger).entries]
+    assert [(one.round, one.what) for one in releases] == [(1, "update"), (2, "update")]
+    assert {one.subject for one in releases} == {protect}
+    assert account(spending(releases), config.privacy.delta).epsilon <= 8.0
+    record = RunRecord.open(path)
+    assert 0 < record.scores()[-1]["nmae"] < 2
+    # Nodes that protect their windows are asked for no errors.
+    rounds = [float(line.split("nMAE ")[1]) for line in log if line.startswith("round ")]
+    assert len(rounds) == 2
+    assert all(np.isnan(rounds)) == (protect == "window")

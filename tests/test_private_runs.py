@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fl_inmetro import session
+from fl_inmetro import events, session
 from fl_inmetro.errors import BudgetError, PrivacyError
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.privacy.accountant import account
@@ -168,6 +168,17 @@ def test_no_second_run_goes_beyond_the_budget_of_all(tmp_path):
         ({"training": "clustered"}, "who shares a model"),
         ({"conformal": {"enabled": True}}, "calibration"),
         ({"virtual_time": {"enabled": True}}, "before everybody"),
+        (
+            {
+                "model": "mlp",
+                "models": {"mlp": {"short_histories": 0.5}},
+                "privacy": {"protect": "window"},
+            },
+            "how often",
+        ),
+        ({"model": "ridge", "privacy": {"noise_at": "clients"}}, "at the server"),
+        ({"privacy": {"noise_at": "clients", "scaler_share": 0.1}}, "at the server"),
+        ({"training": "centralised"}, "only federations have noise"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_trained(tmp_path, settings, said):
@@ -185,3 +196,48 @@ def test_a_comparison_has_its_yardsticks_without_noise(tmp_path):
     path = session.start(config, "compare", tmp_path / "runs", lambda event: None, lambda: False)
     assert {e.release.run.split("/")[1] for e in entries(tmp_path)} == {"nlinear-federated-g0000"}
     assert len(RunRecord.open(path).scores()) == 3
+
+
+def test_what_is_handed_out_says_nothing_of_single_clients(tmp_path):
+    seen = []
+    path = started(private(tmp_path, model="nlinear", engine="cohort"), tmp_path, seen)
+    kept, bare = (
+        weights.load(path, f"nlinear-federated-g0000{end}") for end in ("-checkpoint", "")
+    )
+    assert kept is not None
+    assert bare is not None
+    for arrays, meta in (kept, bare):
+        progress = json.loads(meta["progress"])
+        assert progress["best_scores"] == {}
+        assert not progress["best_nmae"] >= 0  # NaN: the study's events have it
+        for name in ("memory.standing.scores", "memory.standing.marks"):
+            assert name not in arrays or not arrays[name].any()
+    assert {name.split(".")[0] for name in bare[0]} == {"state", "best"}
+    clients = {e.client_id for e in seen if isinstance(e, events.ClientEvaluated)}
+    text = b"".join(file.read_bytes() for file in path.glob("weights/*"))
+    assert clients
+    assert not any(name.encode() in text for name in clients)
+
+
+def test_the_ledger_of_others_is_asked_before_anything_is_trained(tmp_path):
+    config = private(tmp_path, model="nlinear", privacy={"budget": 50.0})
+    started(config, tmp_path)
+    before = entries(tmp_path)
+    other = private(tmp_path, model="nlinear", privacy={"budget": 50.0, "protect": "window"})
+    with pytest.raises(PrivacyError, match="FL429"):
+        started(other, tmp_path)
+    assert entries(tmp_path) == before
+
+
+def test_nothing_of_readings_is_released_before_the_whole_run_fits_the_budget(tmp_path):
+    def config(**privacy):
+        given = {"budget": 9.0, "epsilon": 8.0, "scaler_share": 0.1, **privacy}
+        models = {"mlp": {"hidden": [4]}}
+        return private(tmp_path, model="mlp", models=models, privacy=given)
+
+    started(config(), tmp_path)
+    before = entries(tmp_path)
+    assert before[0].release.what == "scaler"
+    with pytest.raises(BudgetError, match="FL422"):
+        started(config(), tmp_path)
+    assert entries(tmp_path) == before

@@ -43,7 +43,10 @@ def audit(
     found = audit_run(record.config, account, clients, releases)
     holds = all(one.audit.holds for one in found)
     if as_json:
-        parts = [{"part": one.part, "holds": one.audit.holds, **_plain(one)} for one in found]
+        parts = [
+            {"model": one.model, "part": one.part, "holds": one.audit.holds, **_plain(one)}
+            for one in found
+        ]
         result = {
             "run": record.id,
             "protect": record.config.privacy.protect,
@@ -52,8 +55,10 @@ def audit(
         }
         typer.echo(json.dumps(result, ensure_ascii=False, indent=2, allow_nan=False))
     else:
+        models = {one.model for one in found}
         for one in found:
-            typer.echo(_said(one, chosen))
+            of = f"{one.model}: " if len(models) > 1 else ""
+            typer.echo(of + _said(one, chosen))
         typer.echo(text(f"privacy.audit.{'holds' if holds else 'refuted'}", chosen))
         typer.echo(text("privacy.audit.limits", chosen))
     if not holds:

@@ -100,8 +100,8 @@ class Level:
 
     Attributes:
         scale_kwh: Shape (N,), the trailing mean per step, or a quarter of the mean of all readings
-            so far where that is more; NaN with less than a day of usable readings, or when they
-            are all zero.
+            so far (or `Windows.floor_share` of it) where that is more; NaN with less than a day of
+            usable readings, or when they are all zero.
         floor_kwh: Shape (N,), the lowest forecast that makes sense: zero, or the lowest reading of
             a meter that has shown negative ones (net consumption).
         known_days: Shape (N,), days of usable readings behind them.
@@ -134,7 +134,8 @@ def trailing_level(windows: Windows) -> Level:
     recent_mean = filled.sum(axis=1) / np.maximum(count, 1)
     # After weeks of vacancy or of a meter at standstill the trailing mean is next to nothing, and
     # every normal hour would be hundreds of times the scale.
-    level = np.maximum(recent_mean, MIN_SHARE_OF_USUAL * windows.past.mean_so_far())
+    share = MIN_SHARE_OF_USUAL if windows.floor_share is None else windows.floor_share
+    level = np.maximum(recent_mean, share * windows.past.mean_so_far()) if share else recent_mean
     enough = (count >= MIN_SCALE_DAYS * per_day) & (level > 0)
     return Level(
         scale_kwh=np.where(enough, level, np.nan),

@@ -175,6 +175,9 @@ class Windows:
         least_days: Days of usable readings that a window needs behind it to be trained on; None =
             as many as everywhere.
         lead: Steps from the issue to the first step of the forecast.
+        floor_share: The scale of a window never falls below this share of the mean of all that was
+            read before it; None = as everywhere (`features.MIN_SHARE_OF_USUAL`). With 0 a window
+            knows nothing beyond what its features look back to, which an account of days needs.
     """
 
     series: ClientSeries
@@ -186,6 +189,7 @@ class Windows:
     least_days: float | None = None
     lead: int = 0
     visible_until: Ints | None = None
+    floor_share: float | None = None
 
     def __len__(self) -> int:
         return int(self.issue_index.size)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from fl_inmetro.federation.standing import STANDING
 from fl_inmetro.learning.update import Arrays
 
 _STATE, _BEST, _MEMORY = "state.", "best.", "memory."
@@ -116,6 +117,17 @@ _NUMBERS = (
     "n_bytes",
     "simulated_s",
 )
+
+
+def bare(progress: Progress, *, done: bool) -> Progress:
+    """Return the progress without what it says of single clients: errors, digests of updates.
+
+    A federation that is `done` needs no memory at all; its moments and clipping norms are of the
+    released sums, but who was drawn in which round is nobody's business.
+    """
+    telling = {f"{STANDING}{name}" for name in ("scores", "marks")}
+    memory = {} if done else {n: a for n, a in progress.memory.items() if n not in telling}
+    return replace(progress, memory=memory, best_scores={}, best_nmae=float("nan"), best_meters=0)
 
 
 def begin(state: Arrays, n_bytes: int = 0) -> Progress:

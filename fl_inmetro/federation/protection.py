@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fl_inmetro.config.privacy import Privacy
 from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.config.strategy import Gate
+from fl_inmetro.federation.booked_grid import Book
 from fl_inmetro.federation.closing import replies_of
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.noted_merge import NotedMerge
@@ -19,11 +21,13 @@ from fl_inmetro.federation.rules import Merge
 from fl_inmetro.federation.selection import SAMPLERS, Sampler
 from fl_inmetro.federation.spending import GroupAccount
 from fl_inmetro.learning.closed_form import RidgeLearner
+from fl_inmetro.learning.private_moments import WINDOW_NORM
 from fl_inmetro.learning.private_ridge import PrivateRidgeLearner
 from fl_inmetro.learning.update import Learner
 from fl_inmetro.learning.work import DpSgd, LocalWork, NoiseShare
 from fl_inmetro.privacy.mechanism import Gaussian
 from fl_inmetro.privacy.plan import Planned
+from fl_inmetro.privacy.secret import Secret
 from fl_inmetro.privacy.sums import PrivateMetric, PrivateSums
 
 #: Noise on the count of short updates is the expected cohort over this, as in Andrew et al. (2021).
@@ -43,7 +47,8 @@ class Protected:
         gate: Which replies may touch the model.
         sampler: Who takes part in a round.
         metric: How rounds are scored; None = not for anybody but who runs the study.
-        plan: What is spent.
+        book: Books a round before nodes are asked for what they noise themselves; None = what is
+            merged is noted.
     """
 
     merge: Merge
@@ -51,14 +56,19 @@ class Protected:
     gate: Gate
     sampler: Sampler
     metric: PrivateMetric | None
-    plan: Planned
+    book: Book | None = None
 
 
-def private_sums(spending: GroupAccount, scaler: Gaussian | None) -> PrivateSums:
-    """Return how clients enrol: with noisy moments, or, without a share of ε, with none."""
+def private_sums(
+    spending: GroupAccount, scaler: Gaussian | None, *, booked: bool = False
+) -> PrivateSums:
+    """Return how clients enrol: with noisy moments, or, without a share of ε, with none.
+
+    Where they are `booked` before clients are asked, nothing is noted when they are used.
+    """
 
     def release(round_: int, sensitivity: float, digest: str) -> None:
-        if scaler is not None:
+        if scaler is not None and not booked:
             spending.note(round_, "scaler", scaler, sensitivity, digest)
 
     return PrivateSums(
@@ -69,32 +79,33 @@ def private_sums(spending: GroupAccount, scaler: Gaussian | None) -> PrivateSums
     )
 
 
-def protected(
+def of_scaler(spending: GroupAccount, scaler: Gaussian) -> Book:
+    """Return what books the sums of enrolment before nodes are asked for them."""
+    return lambda round_: spending.book(round_, "scaler", scaler, WINDOW_NORM)
+
+
+def plan_of(
     spending: GroupAccount,
     config: RunConfig,
     learner: Learner,
     roster: Roster,
-    merge: Merge,
-    work: LocalWork,
     scaler: Gaussian | None,
-) -> Protected:
-    """Plan a federation's noise, and return its parts.
+) -> Planned:
+    """Plan a federation's noise, once it is known who takes part with how many windows.
 
     Args:
         spending: Its account.
         config: The configuration.
         learner: What is trained.
         roster: The clients.
-        merge: How updates would be merged without noise.
-        work: What the clients would do.
-        scaler: What the sums that standardise features have spent; None = there were none.
+        scaler: What the sums that standardise features will spend; None = there are none.
 
     Raises:
         BudgetError: FL422, a budget does not allow it.
-        PrivacyError: FL404, no noise keeps such a promise.
+        PrivacyError: As `GroupAccount.begin`.
     """
     settings = config.federation
-    rounds = 1 if learner.closed_form else settings.num_server_rounds
+    rounds = _rounds(config, learner)
     if learner.closed_form:
         kinds = spending.of_statistics()
     elif config.privacy.by_example:
@@ -106,14 +117,90 @@ def protected(
         )
     else:
         kinds = spending.of_clients(rounds, settings.fraction_fit)
-    plan = spending.begin(kinds, rounds, scaler)
+    return spending.begin(kinds, rounds, scaler)
+
+
+def protected(
+    spending: GroupAccount,
+    plan: Planned,
+    config: RunConfig,
+    learner: Learner,
+    roster: Roster,
+    merge: Merge,
+    work: LocalWork,
+    *,
+    on_nodes: bool = False,
+) -> Protected:
+    """Return a federation's parts.
+
+    Args:
+        spending: Its account.
+        plan: Its noise, from `plan_of`.
+        config: The configuration.
+        learner: What is trained.
+        roster: The clients.
+        merge: How updates would be merged without noise.
+        work: What the clients would do.
+        on_nodes: Whether the clients are processes of their own: what they have noised themselves
+            is booked before they are asked, and not when it is merged.
+
+    Raises:
+        PrivacyError: FL408, the count of short updates alone spends more than the plan allows.
+    """
+    rounds = _rounds(config, learner)
     sampler = SAMPLERS[config.selection.sampler](config.selection)
-    usual = Protected(merge, work, config.gate, sampler, _metric(spending, plan, rounds), plan)
+    usual = Protected(merge, work, config.gate, sampler, _metric(spending, plan, rounds))
     if isinstance(learner, PrivateRidgeLearner):
-        return _by_statistics(usual, spending, plan, learner, roster)
+        return _by_statistics(usual, spending, plan, learner, roster, on_nodes)
     if config.privacy.by_example:
-        return _by_window(usual, spending, plan, rounds)
-    return _by_client(usual, spending, plan, config, len(roster.nodes))
+        return _by_window(usual, spending, plan, rounds, on_nodes)
+    return _by_client(usual, spending, plan, config, len(roster.nodes), on_nodes)
+
+
+def client_merge(
+    config: RunConfig,
+    inner: DeltaMerge,
+    noise_multiplier: float,
+    clients: int,
+    secret: Secret,
+    release: Callable[[Released], None],
+) -> tuple[PrivateMerge, NoiseShare | None]:
+    """Return how updates of whole clients are merged, and what each client adds to its own.
+
+    Args:
+        config: The configuration.
+        inner: How updates would be merged without noise.
+        noise_multiplier: z of the sum.
+        clients: Clients that are enrolled.
+        secret: What noise is drawn from.
+        release: Called with what is about to be applied.
+
+    Raises:
+        PrivacyError: FL408, see `Following`.
+    """
+    privacy, z = config.privacy, noise_multiplier
+    expected = config.federation.fraction_fit * clients
+    share: NoiseShare | None = None
+    if privacy.noise_at == "clients":
+        # So that the least replies that are merged as a rule have all of the noise together.
+        least = max(1, replies_of(_quorum_of(config), max(1, int(expected))))
+        share = NoiseShare(privacy.clip, z * privacy.clip / math.sqrt(least))
+    following = None
+    if privacy.clip_quantile is not None:
+        following = Following(privacy.clip_quantile, privacy.clip_rate, expected / _COUNT)
+        following.of_sum(z)  # refused before anything is trained
+    merge = PrivateMerge.over(
+        inner,
+        clip=privacy.clip,
+        noise_multiplier=z,
+        expected=expected,
+        secret=secret,
+        release=release,
+        following=following,
+        share=share.sigma if share else 0.0,
+        on_grid=privacy.on_grid,
+    )
+    return merge, share
 
 
 def drowned(
@@ -179,24 +266,37 @@ def _metric(spending: GroupAccount, plan: Planned, rounds: int) -> PrivateMetric
     return PrivateMetric(spending.protect, event.noise_multiplier, _LIMIT, secret, release)
 
 
+def _rounds(config: RunConfig, learner: Learner) -> int:
+    return 1 if learner.closed_form else config.federation.num_server_rounds
+
+
 def _by_statistics(
     usual: Protected,
     spending: GroupAccount,
     plan: Planned,
     learner: PrivateRidgeLearner,
     roster: Roster,
+    on_nodes: bool,
 ) -> Protected:
     """Return the parts of a model in closed form."""
     z = plan.update.noise_multiplier
+    by_client = spending.protect == "client"
+    booked = on_nodes and not by_client
 
     def release(round_: int, sensitivity: float, digest: str) -> None:
-        spending.note(round_, "statistics", plan.update, sensitivity, digest)
+        if not booked:
+            spending.note(round_, "statistics", plan.update, sensitivity, digest)
+
+    def book(round_: int) -> None:
+        spending.book(round_, "statistics", plan.update, 1.0)
 
     sums = PrivateSums(spending.protect, z, spending.secret.child("statistics"), release)
     merge = NoisyStatisticsMerge(learner, sums, roster.windows)
     # Where clients count the noise is the server's; `dp` says as well that no loss is told.
-    work = replace(usual.work, dp=DpSgd(1.0, 0.0 if sums.by_client else z))
-    return replace(usual, merge=merge, work=work, gate=_unlooked(usual.gate))
+    work = replace(usual.work, dp=DpSgd(1.0, 0.0 if by_client else z))
+    gate = _unlooked(usual.gate)
+    gate = gate if by_client else _once(gate)
+    return replace(usual, merge=merge, work=work, gate=gate, book=book if booked else None)
 
 
 def _once(gate: Gate) -> Gate:
@@ -209,7 +309,9 @@ def _unlooked(gate: Gate) -> Gate:
     return alone(gate).model_copy(update={"spread_factor": math.inf})
 
 
-def _by_window(usual: Protected, spending: GroupAccount, plan: Planned, rounds: int) -> Protected:
+def _by_window(
+    usual: Protected, spending: GroupAccount, plan: Planned, rounds: int, on_nodes: bool
+) -> Protected:
     """Return the parts of a federation whose clients clip and noise window by window (DP-SGD)."""
     per_round = replace(plan.update, times=plan.update.times // rounds)
     clip = spending.settings.clip
@@ -217,46 +319,44 @@ def _by_window(usual: Protected, spending: GroupAccount, plan: Planned, rounds: 
     def note(round_: int, digest: str) -> None:
         spending.note(round_, "update", per_round, clip, digest)
 
+    def book(round_: int) -> None:
+        spending.book(round_, "update", per_round, clip)
+
     work = replace(usual.work, dp=DpSgd(clip, plan.update.noise_multiplier))
-    return replace(usual, merge=NotedMerge(usual.merge, note), work=work, gate=_once(usual.gate))
+    parts = replace(usual, work=work, gate=_once(usual.gate))
+    if on_nodes:
+        return replace(parts, book=book)
+    return replace(parts, merge=NotedMerge(usual.merge, note))
 
 
 def _by_client(
-    usual: Protected, spending: GroupAccount, plan: Planned, config: RunConfig, clients: int
+    usual: Protected,
+    spending: GroupAccount,
+    plan: Planned,
+    config: RunConfig,
+    clients: int,
+    on_nodes: bool,
 ) -> Protected:
     """Return the parts of a federation whose clients are clipped and noised as a whole."""
-    privacy, fraction = config.privacy, config.federation.fraction_fit
     event = replace(plan.update, times=1)
-    z, expected = plan.update.noise_multiplier, fraction * clients
+    booked = on_nodes and config.privacy.noise_at == "clients"
 
     def release(released: Released) -> None:
-        spending.note(released.round, "update", event, released.sensitivity, released.digest)
+        if not booked:
+            spending.note(released.round, "update", event, released.sensitivity, released.digest)
 
-    work, sigma = usual.work, 0.0
-    if privacy.noise_at == "clients":
-        # So that the least replies that are merged as a rule have all of the noise together.
-        least = max(1, replies_of(_quorum_of(config), max(1, int(expected))))
-        sigma = z * privacy.clip / math.sqrt(least)
-        work = replace(work, share=NoiseShare(privacy.clip, sigma))
-        usual = replace(usual, gate=_once(usual.gate))
-    following = None
-    if privacy.clip_quantile is not None:
-        following = Following(privacy.clip_quantile, privacy.clip_rate, expected / _COUNT)
-        following.of_sum(z)  # refused before anything is trained
+    def book(round_: int) -> None:
+        spending.book(round_, "update", event, config.privacy.clip)
+
     assert isinstance(usual.merge, DeltaMerge)
-    merge = PrivateMerge.over(
-        usual.merge,
-        clip=privacy.clip,
-        noise_multiplier=z,
-        expected=expected,
-        secret=spending.secret.child("updates"),
-        release=release,
-        following=following,
-        share=sigma,
-        on_grid=privacy.on_grid,
-    )
-    sampler = Poisson(spending.secret.child("draws"), fraction)
-    return replace(usual, merge=merge, work=work, gate=alone(usual.gate), sampler=sampler)
+    z, secret = plan.update.noise_multiplier, spending.secret
+    merge, share = client_merge(config, usual.merge, z, clients, secret.child("updates"), release)
+    sampler = Poisson(secret.child("draws"), config.federation.fraction_fit)
+    parts = replace(usual, merge=merge, gate=alone(usual.gate), sampler=sampler)
+    if share is None:
+        return parts
+    work = replace(usual.work, share=share)
+    return replace(parts, work=work, gate=_once(parts.gate), book=book if booked else None)
 
 
 def _quorum_of(config: RunConfig) -> float:

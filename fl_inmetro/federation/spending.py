@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -14,12 +15,15 @@ from fl_inmetro.config.privacy import Privacy
 from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.learning.work import steps_of
 from fl_inmetro.privacy import accountant
-from fl_inmetro.privacy.budget import Accountant, Budget, over_budget
+from fl_inmetro.privacy.budget import Accountant, Budget, of_one_subject, over_budget
 from fl_inmetro.privacy.ledger import Ledger, Owner
 from fl_inmetro.privacy.mechanism import Events, Gaussian
 from fl_inmetro.privacy.plan import Planned, planned
-from fl_inmetro.privacy.release import Release, Subject, spending
+from fl_inmetro.privacy.release import Release, Subject, digest_of, spending
 from fl_inmetro.privacy.secret import Secret
+
+#: Who spends so much of the most, by RDP, may spend the most by the other account.
+_NEAR = 0.9
 
 #: What is noted of a run's privacy in its directory.
 Keep = Callable[[Mapping[str, Any]], None]
@@ -85,9 +89,9 @@ class Account:
 
         Args:
             key: Name of its model, for example `mlp-federated-g0000`.
-            group: Training windows that a day is in, for `client-day`.
+            group: Training windows of the one who is protected.
         """
-        one = GroupAccount(self, key, group if self.settings.protect == "client-day" else 1)
+        one = GroupAccount(self, key, group)
         self._groups[key] = one
         return one
 
@@ -187,6 +191,16 @@ class GroupAccount:
         """The noise multiplier that was given; any, where there is an ε."""
         return self.settings.noise_multiplier or 1.0
 
+    def book(self, round_: int, what: str, event: Gaussian, sensitivity: float) -> None:
+        """Write down what nodes are about to be asked for; whatever they send, it is paid.
+
+        A node that is asked again draws noise anew: no two bookings are the same release.
+
+        Raises:
+            BudgetError: As `note`.
+        """
+        self.note(round_, what, event, sensitivity, digest_of([secrets.token_bytes(32)]))
+
     def begin(self, kinds: Iterable[Gaussian], rounds: int, scaler: Gaussian | None) -> Planned:
         """Plan the noise of the rounds, and refuse what the budgets do not allow.
 
@@ -197,7 +211,8 @@ class GroupAccount:
 
         Raises:
             BudgetError: FL422, this run does not fit what is left of the budget.
-            PrivacyError: FL404, no noise keeps such a promise.
+            PrivacyError: FL404, no noise keeps such a promise; FL406, there is nobody who has
+                anything to train on; FL429, the ledger holds releases that protect others.
         """
         s = self.settings
         z = self._given
@@ -211,8 +226,8 @@ class GroupAccount:
             "metrics": metrics,
             "metrics_share": s.metrics_share,
         }
-        plan = self.plan = _for_the_worst(kinds, wanted)
-        total = accountant.account(plan.events, s.delta).epsilon
+        plan, total = _for_the_worst(kinds, wanted)
+        self.plan = plan
         self._bounds = [(_counted(plan.events), total)]
         if s.budget is not None:
             self._within_budget(plan, s.budget)
@@ -228,7 +243,9 @@ class GroupAccount:
         """Refuse a run that would exceed what all runs of the federation may spend together."""
         own = self._name
         ledger = self._account.ledger
-        before = spending(e.release for e in ledger.entries() if e.release.run != own)
+        earlier = [e.release for e in ledger.entries() if e.release.run != own]
+        of_one_subject(earlier, self.protect, "add-remove")
+        before = spending(earlier)
         together = (*before, *plan.events)
         total = accountant.account(together, self.settings.delta).epsilon
         self._bounds.append((_counted(together), total))
@@ -325,22 +342,49 @@ def _steps(
     return Gaussian(z, rate, times, "all" if rate == 1 else "poisson", group)
 
 
-def _for_the_worst(kinds: Iterable[Gaussian], wanted: Mapping[str, Any]) -> Planned:
-    """Plan for the client that spends most: short histories mean large shares in each batch."""
-    tried: dict[Gaussian, Planned] = {}
-    left = sorted(kinds, key=lambda e: (-e.sampling_rate * e.times**0.5, e.sampling_rate))
+def _for_the_worst(kinds: Iterable[Gaussian], wanted: Mapping[str, Any]) -> tuple[Planned, float]:
+    """Plan for the client that spends most, and return ε of the plan for it.
+
+    Short histories mean large shares in each batch. RDP, which is quick, says who comes near the
+    most; those are accounted as the promise is, for the order of the two may differ.
+    """
+    left = sorted(_undominated(kinds), key=lambda e: (-e.sampling_rate * e.times**0.5, e.times))
+    if not left:
+        raise PrivacyError(
+            Fault(
+                "FL406",
+                "no client has a window to train on, so there is nothing to protect",
+                "[window], [data]",
+                "give more days of readings, or fewer to validation and test",
+            )
+        )
+    delta, goal = wanted["delta"], wanted["epsilon"]
     worst = left[0]
+    tried: set[Gaussian] = set()
     while True:
-        plan = tried[worst] = planned(worst, **wanted)
-        z, delta = plan.update.noise_multiplier, wanted["delta"]
-        costs = {
-            kind: accountant.epsilon_rdp((replace(kind, noise_multiplier=z),), delta)
-            for kind in left
-        }
-        most = max(left, key=lambda kind: costs[kind])
-        if most in tried or costs[most] <= costs[worst]:
-            return plan
-        worst = most
+        tried.add(worst)
+        plan = planned(worst, **wanted)
+        beside = tuple(e for e in plan.events if e is not plan.update)
+        own = [replace(kind, noise_multiplier=plan.update.noise_multiplier) for kind in left]
+        costs = [accountant.epsilon_rdp((*beside, event), delta) for event in own]
+        near = [place for place, cost in enumerate(costs) if cost >= _NEAR * max(costs)]
+        totals = {p: accountant.account((*beside, own[p]), delta).epsilon for p in near}
+        most = max(totals, key=lambda place: totals[place])
+        if goal is None or totals[most] <= goal or left[most] in tried:
+            return replace(plan, update=own[most]), totals[most]
+        worst = left[most]
+
+
+def _undominated(kinds: Iterable[Gaussian]) -> list[Gaussian]:
+    """Return the kinds of which no other is drawn at least as often in at least as many steps.
+
+    An account of groups takes seconds, and most clients differ by a few windows.
+    """
+    left: list[Gaussian] = []
+    for kind in sorted(kinds, key=lambda e: (-e.sampling_rate, -e.times)):
+        if not left or kind.times > max(one.times for one in left):
+            left.append(kind)
+    return left
 
 
 def _counted(events: Sequence[Gaussian]) -> Counter[Gaussian]:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from fl_inmetro.config.strategy import Gate
 from fl_inmetro.learning.update import Arrays
 
+#: What stands of it in `Progress.memory`.
+STANDING = "standing."
+
 #: Updates of each client that are known again when they come once more.
 _REMEMBERED = 8
 

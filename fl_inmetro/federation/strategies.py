@@ -28,17 +28,17 @@ from fl_inmetro.federation.roster import Roster
 from fl_inmetro.federation.rules import Merge
 from fl_inmetro.federation.selection import Draw, Sampler, Uniform
 from fl_inmetro.federation.sent import arrays_bytes, version_of
-from fl_inmetro.federation.standing import Standing
-from fl_inmetro.federation.validation import Validation, sums_bytes
+from fl_inmetro.federation.standing import STANDING, Standing
+from fl_inmetro.federation.validation import EVERYTHING, Hearing, Validation, sums_bytes
 from fl_inmetro.federation.virtual_time import RoundPlan
 from fl_inmetro.learning.trainer import ClientFailure
 from fl_inmetro.learning.update import Arrays, split_control
 from fl_inmetro.learning.work import LocalWork
 from fl_inmetro.metrics import ErrorSums
-from fl_inmetro.privacy.sums import PrivateMetric
+
+_SERVER = "server."  # what the merge remembers, in `Progress.memory`
 
 __all__ = ["FederatedStrategy", "Progress", "begin", "merge_for"]
-_SERVER, _STANDING = "server.", "standing."
 
 
 class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed by mypy
@@ -62,7 +62,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         after_round: Called with the progress after each round (checkpoints).
         rate_of: Round to the share of the clients' learning rate in it.
         sum_rounds: Rounds of a closed form, at most, and whether a state needs no more of them.
-        metric: Scores a round by one noisy figure; None = by each meter's.
+        hearing: What is heard of the clients' errors.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         after_round: Callable[[Progress], None] = lambda progress: None,
         rate_of: Callable[[int], float] = lambda number: 1.0,
         sum_rounds: tuple[int, Callable[[Arrays], bool]] = (1, lambda state: False),
-        metric: PrivateMetric | None = None,
+        hearing: Hearing = EVERYTHING,
     ) -> None:
         self._roster = roster
         self._names = {node: name for name, node in roster.nodes.items()}
@@ -107,7 +107,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         self._memory: Arrays = {}
         self._standing = Standing(list(roster.nodes), self._gate, {})
         self._exchange, self._awaited = Exchange(clock), Awaited()
-        self._validation = Validation(roster, group, emit, Exchange(clock), metric)
+        self._validation = Validation(roster, group, emit, Exchange(clock), hearing)
         self._inbox: Inbox | None = None
         #: Node id to client, of those who are asked in this round, and replies aimed at.
         self._asked_nodes: dict[int, str] = {}
@@ -215,7 +215,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
         served = self._merge.served(state, self._memory)
         scores = self._validated(grid, number, served, timeout)
         moved = self._round_bytes_down + self._round_bytes_up
-        memory = prefixed(_SERVER, self._memory) | prefixed(_STANDING, self._standing.to_arrays())
+        memory = prefixed(_SERVER, self._memory) | prefixed(STANDING, self._standing.to_arrays())
         last = self._settings.keep == "last" or self._closed_form
         after = progress.after(
             state, scores, moved, simulated_s, memory, keep_last=last, served=served
@@ -305,7 +305,7 @@ class FederatedStrategy(Strategy):  # type: ignore[misc]  # flwr is not followed
             grid.settle(self._standing.counted)
 
     def _standing_of(self, progress: Progress) -> Standing:
-        kept = with_prefix(_STANDING, progress.memory)
+        kept = with_prefix(STANDING, progress.memory)
         return Standing(list(self._roster.nodes), self._gate, kept)
 
     def _receive(self, digests: Iterable[Digested | ClientFailure]) -> Received:

@@ -14,7 +14,9 @@ from flwr.serverapp import Grid
 from fl_inmetro import events
 from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.errors import ConfigError, Fault, PrivacyError, RunError
+from fl_inmetro.federation.booked_grid import BookedGrid
 from fl_inmetro.federation.buffered import BufferedStrategy
+from fl_inmetro.federation.engines import InProcessEngine
 from fl_inmetro.federation.foreign import ForeignStrategy, strategy_of
 from fl_inmetro.federation.grids import LoopGrid
 from fl_inmetro.federation.heterogeneity import Heterogeneity
@@ -22,20 +24,28 @@ from fl_inmetro.federation.ifca import IfcaStrategy
 from fl_inmetro.federation.joint import Choices
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.planner import RoundPlanner
-from fl_inmetro.federation.progress import Progress, begin, unpacked
-from fl_inmetro.federation.protection import drowned, private_sums, protected
+from fl_inmetro.federation.progress import Progress, bare, begin, unpacked
+from fl_inmetro.federation.protection import (
+    drowned,
+    of_scaler,
+    plan_of,
+    private_sums,
+    protected,
+)
 from fl_inmetro.federation.recipes import compose, merge_for
 from fl_inmetro.federation.roster import Roster, enrol
 from fl_inmetro.federation.selection import SAMPLERS
 from fl_inmetro.federation.spending import GroupAccount
 from fl_inmetro.federation.strategies import FederatedStrategy
+from fl_inmetro.federation.validation import EVERYTHING, Hearing
 from fl_inmetro.federation.virtual_time import fleet_of
 from fl_inmetro.learning.private import PrivateFleet
+from fl_inmetro.learning.private_moments import row_names
 from fl_inmetro.learning.quantile_linear import is_done, rounds_of
 from fl_inmetro.learning.update import Arrays, Learner
 from fl_inmetro.learning.work import LocalWork, cosine, steps_of
 from fl_inmetro.metrics import ErrorSums
-from fl_inmetro.privacy.sums import PrivateMetric
+from fl_inmetro.privacy.plan import Planned
 
 #: Prefix of the clients' private parameters on the shelf.
 _OWN = "own."
@@ -128,18 +138,29 @@ def train_group(
             )
         )
     started = time.perf_counter()
-    scaler = None if spending is None or learner.closed_form else spending.scaler()
-    roster, initial = enrol(
-        grid,
-        learner,
-        config.seed,
-        settings.timeout_s,
-        group.number,
-        emit,
-        most_points,
-        config.gate,
-        None if spending is None else private_sums(spending, scaler),
+    entry = partial(
+        enrol,
+        learner=learner,
+        seed=config.seed,
+        timeout=settings.timeout_s,
+        group=group.number,
+        most_points=most_points,
+        gate=config.gate,
     )
+    on_nodes = not isinstance(grid, (LoopGrid, InProcessEngine))
+    plan: Planned | None = None
+    if spending is None:
+        roster, initial = entry(grid, emit=emit)
+    else:
+        # First who there is, then what all of it will cost, and only then a sum of readings.
+        scaler = spending.scaler() if row_names(learner) else None
+        roster, initial = entry(grid, emit=emit, private=private_sums(spending, None))
+        plan = plan_of(spending, config, learner, roster, scaler)
+        if scaler is not None:
+            booked = on_nodes and config.privacy.by_example
+            noisy = private_sums(spending, scaler, booked=booked)
+            asked = BookedGrid(grid, None, of_scaler(spending, scaler)) if booked else grid
+            roster, initial = entry(asked, private=noisy)
     checkpoint_key = f"{group.key}-checkpoint"
     private = _private_names(learner, config, initial)
     done = shelf.load_state(group.key)
@@ -164,7 +185,9 @@ def train_group(
             save(checkpoint_key, progress, seconds())
 
     def save(key: str, progress: Progress, spent: float) -> None:
-        arrays, meta = progress.packed(spent)
+        # What is kept is handed out: of readings it may say what the model says, and no more.
+        kept = bare(progress, done=key == group.key) if spending else progress
+        arrays, meta = kept.packed(spent)
         if nodes_here:
             own = nodes_here.private_arrays(initial)
             arrays |= {_OWN + name: array for name, array in own.items()}
@@ -189,15 +212,23 @@ def train_group(
         settings.local_steps,
         settings.num_server_rounds,
     )
-    metric: PrivateMetric | None = None
+    hearing = EVERYTHING
     gate, sampler = config.gate, SAMPLERS[config.selection.sampler](config.selection)
     if spending:
-        parts = protected(spending, config, learner, roster, merge, work, scaler)
+        assert plan is not None
+        about = (spending, plan, config, learner, roster)
+        parts = protected(*about, merge, work, on_nodes=on_nodes)
         merge, work, gate, sampler = parts.merge, parts.work, parts.gate, parts.sampler
-        metric = parts.metric
+        hearing = Hearing(
+            parts.metric,
+            remembered=False,
+            asked=not (on_nodes and config.privacy.by_example),
+        )
+        if parts.book:
+            grid = BookedGrid(grid, parts.book)
         if not learner.closed_form:
             many = sum(array.size for array in DeltaMerge(private=private).shared(initial).values())
-            if doubt := drowned(config.privacy, parts.plan, learner, roster, many):
+            if doubt := drowned(config.privacy, plan, learner, roster, many):
                 emit(events.Note("warning", doubt))
         settings = settings.model_copy(update={"keep": "last"})
     planner = None
@@ -222,7 +253,7 @@ def train_group(
         seed=config.seed,
         work=work,
         gate=gate,
-        metric=metric,
+        hearing=hearing,
         sampler=sampler,
         may_repeat=_may_repeat(learner, roster),
         planner=planner,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import ArrayRecord, Message
 from flwr.serverapp import Grid
 
 from fl_inmetro import events
-from fl_inmetro.errors import Fault, FederationError, PrivacyError
+from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation import messages
 from fl_inmetro.federation.closing import Closing
 from fl_inmetro.federation.engines import InProcessEngine
 from fl_inmetro.federation.exchange import Exchange
-from fl_inmetro.federation.grids import LoopGrid
 from fl_inmetro.federation.inbox import REFUSED, failed
 from fl_inmetro.federation.roster import Roster
 from fl_inmetro.learning.trainer import ClientFailure
@@ -26,6 +26,25 @@ from fl_inmetro.privacy.sums import PrivateMetric
 ALL = "federation"
 
 
+@dataclass(frozen=True)
+class Hearing:
+    """What is heard of the clients' errors.
+
+    Attributes:
+        metric: Under `[privacy]`, the one figure of a round that is released; None = no such.
+        remembered: Whether the server may remember who had which error.
+        asked: Whether clients are asked for exact sums at all: nodes that protect their windows
+            from the server tell it none.
+    """
+
+    metric: PrivateMetric | None = None
+    remembered: bool = True
+    asked: bool = True
+
+
+EVERYTHING = Hearing()
+
+
 class Validation:
     """Evaluates models on the clients' windows.
 
@@ -34,7 +53,7 @@ class Validation:
         group: Number of the federation (for events).
         emit: Where events go.
         exchange: How rounds that close by the clock ask.
-        metric: Under `[privacy]`, the one figure of a round that leaves; None = all of them may.
+        hearing: What is heard of them.
     """
 
     def __init__(
@@ -43,10 +62,10 @@ class Validation:
         group: int,
         emit: events.Emit,
         exchange: Exchange | None = None,
-        metric: PrivateMetric | None = None,
+        hearing: Hearing = EVERYTHING,
     ) -> None:
         self._exchange = exchange or Exchange()
-        self._metric = metric
+        self._hearing, self._metric = hearing, hearing.metric
         self._nodes = roster.nodes
         self._names = {node: name for name, node in roster.nodes.items()}
         self._group = group
@@ -76,14 +95,13 @@ class Validation:
             counted: Client to the last round whose merge its reply was part of.
             closing: When to go on with the sums that have come; None = at the timeout.
 
-        Raises:
-            PrivacyError: FL412, errors would leave nodes of their own without noise.
+        Nobody is asked where nothing is heard; then there are none.
         """
+        if not self._hearing.asked:
+            return {}
         if isinstance(grid, InProcessEngine):
             evaluated = grid.evaluate_blocks(state, split, best_round, list(self._nodes))
             return self._collected(number, evaluated)
-        if not isinstance(grid, LoopGrid):
-            self._refuse_bare_errors(split)
         requests = self.requests(number, messages.pack(state), split, best_round, counted)
         if closing is None:
             return self.read(number, grid.send_and_receive(requests, timeout=timeout))
@@ -121,8 +139,10 @@ class Validation:
         return self._collected(number, self._readable(number, replies))
 
     def told(self, sums: Mapping[str, ErrorSums]) -> dict[str, float]:
-        """Return what the server may remember of each client: nothing where one figure is noisy."""
-        return {} if self._metric else {name: meter.nmae for name, meter in sums.items()}
+        """Return what the server may remember of each client."""
+        if not self._hearing.remembered:
+            return {}
+        return {name: meter.nmae for name, meter in sums.items()}
 
     def report(self, number: int, sums: Mapping[str, ErrorSums]) -> dict[str, float]:
         """Report each meter; return the nMAE of those that have one.
@@ -142,18 +162,6 @@ class Validation:
                 )
             )
         return {name: s.nmae for name, s in sums.items() if np.isfinite(s.nmae)}
-
-    def _refuse_bare_errors(self, split: str) -> None:
-        """Where windows are protected, each client adds its noise; nodes do not know how yet."""
-        if self._metric and self._metric.protect != "client" and split == "validation":
-            raise PrivacyError(
-                Fault(
-                    "FL412",
-                    "validation errors would leave the nodes without noise",
-                    f"[privacy] protect = {self._metric.protect!r}, metrics-share",
-                    "set `metrics-share = 0`, or simulate the federation in one process",
-                )
-            )
 
     def _collected(
         self,

@@ -2,14 +2,16 @@
 
 Windows overlap: a window reads what its features look back to, what scales it, and what it is to
 forecast. So whoever protects one window does not protect a day. The number is found by trial, on
-made readings and not on the client's: a day of them is replaced, and the windows that are then not
-what they were are counted. It depends on the learner and on the issue times alone, so to say it
-tells nothing of anybody's readings.
+made readings and not on the client's: a day of them is replaced, by others, by none, by zeros and
+by readings a million times as large, in a load that goes on, has gaps, or stood empty for months;
+the windows that are then not what they were are counted. It depends on the learner and on the issue
+times alone, so to say it tells nothing of anybody's readings. A trial is no proof: features that
+look back further than their names say are found by days at the very beginning, which are tried too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,25 +41,40 @@ def _of_one(learner: Learner, windows: Windows) -> int:
     per_day = DAY_S // windows.series.resolution_s
     rng = seeds.derive(0, "exposure")
     steps = len(windows.series)
-    made = rng.gamma(4.0, 0.25, steps)
-    # Gaps lead features to look further back, so both are tried.
-    gaps = np.where(
-        np.repeat(rng.random(steps // per_day + 1) < 0.3, per_day)[:steps], np.nan, made
-    )
-    first, last = int(windows.issue_index.min()), int(windows.issue_index.max())
     # Any 24 hours are a day: those that begin between two issues are in one window more.
+    days = _days(windows, per_day)
+    most = 1
+    for readings in _loads(steps, per_day, rng):
+        before = _design(learner, windows, readings)
+        for place, day in enumerate(days):
+            inside = slice(int(day), int(day) + per_day)
+            size = len(readings[inside])
+            # Means, extremes, ranks, and whether there is a reading: each forgets other things.
+            others = (rng.gamma(4.0, 0.25, size), 1e6, 0.0, np.nan)
+            for other in others if place % 2 == 0 else others[:2]:
+                changed = readings.copy()
+                changed[inside] = other
+                most = max(most, int(_changed(before, _design(learner, windows, changed)).sum()))
+    return most
+
+
+def _days(windows: Windows, per_day: int) -> NDArray[np.int64]:
+    """Return the first steps of days to replace: the first of all, and some among the windows."""
+    first, last = int(windows.issue_index.min()), int(windows.issue_index.max())
     days = np.linspace(max(first - per_day, 0), last, _TRIED).astype(np.int64)
     days += np.arange(_TRIED) * per_day // _TRIED
-    most = 1
-    for readings in (made, gaps):
-        before = _design(learner, windows, readings)
-        for day in days:
-            other = readings.copy()
-            inside = slice(int(day), int(day) + per_day)
-            other[inside] = rng.gamma(4.0, 0.25, len(other[inside]))
-            after = _design(learner, windows, other)
-            most = max(most, int(_changed(before, after).sum()))
-    return most
+    return np.concatenate([[0], days])
+
+
+def _loads(steps: int, per_day: int, rng: np.random.Generator) -> Iterator[NDArray[np.float64]]:
+    """Yield made loads: one that goes on, one with gaps, one of a meter that stood still."""
+    made = rng.gamma(4.0, 0.25, steps)
+    yield made
+    # Gaps lead features to look further back.
+    gone = np.repeat(rng.random(steps // per_day + 1) < 0.3, per_day)[:steps]
+    yield np.where(gone, np.nan, made)
+    # Long after a load nothing but its memory is left, if there is any.
+    yield np.where(np.arange(steps) < steps // 3, made, 0.0)
 
 
 def _design(learner: Learner, windows: Windows, readings: NDArray[np.float64]) -> Design:

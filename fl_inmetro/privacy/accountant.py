@@ -246,7 +246,6 @@ def _drawn(event: Gaussian, step: float) -> Any:
         return loss_distribution(z, q, step)
     if k == 1:
         return pld.from_gaussian_mechanism(z, value_discretization_interval=step, sampling_prob=q)
-    shares = [math.comb(k, i) * q**i * (1 - q) ** (k - i) for i in range(k + 1)]
-    return pld.from_mixture_gaussian_mechanism(
-        z, list(range(k + 1)), shares, value_discretization_interval=step
-    )
+    from fl_inmetro.privacy.group_size import loss_distribution as of_group
+
+    return of_group(z, q, k, step)

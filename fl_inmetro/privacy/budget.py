@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -128,22 +128,7 @@ def judge(
             than the budget: their epsilons are of different units and do not add up. FL431 when
             a mechanism has no account.
     """
-    alien = [
-        one
-        for one in (*spent, wanted)
-        if (one.subject, one.relation) != (budget.subject, budget.relation)
-    ]
-    if alien:
-        first = alien[0]
-        raise PrivacyError(
-            Fault(
-                "FL429",
-                f"a budget for `{budget.subject}` ({budget.relation}) cannot count a release that "
-                f"protects `{first.subject}` ({first.relation})",
-                f"run {first.run}, round {first.round}, {first.what}",
-                "state the budget for what the releases protect, or release under the budget's",
-            )
-        )
+    of_one_subject((*spent, wanted), budget.subject, budget.relation)
     events = spending([*spent, wanted])
     if relation_of(events) != budget.relation:
         # Where all take part the accountants take one record more or less; replaced costs more.
@@ -160,6 +145,26 @@ def judge(
     before = account.epsilon(events_before, budget.delta) if spent else 0.0
     after = account.epsilon(events, budget.delta)
     return Verdict(budget, account.name, events_before, before, after)
+
+
+def of_one_subject(releases: Iterable[Release], subject: Subject, relation: Relation) -> None:
+    """Look whether releases protect whom a budget is stated for.
+
+    Raises:
+        PrivacyError: FL429, one of them protects another, or under another relation.
+    """
+    for one in releases:
+        if (one.subject, one.relation) != (subject, relation):
+            raise PrivacyError(
+                Fault(
+                    "FL429",
+                    f"a budget for `{subject}` ({relation}) cannot count a release that "
+                    f"protects `{one.subject}` ({one.relation})",
+                    f"run {one.run}, round {one.round}, {one.what}",
+                    "state the budget for what the releases protect, or release under the "
+                    "budget's; another `name` has a ledger of its own",
+                )
+            )
 
 
 def refuse_excess(

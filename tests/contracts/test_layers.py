@@ -53,6 +53,7 @@ RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 #: Who may know a neighbour on the same floor, and why; none of these goes both ways.
 NEIGHBOURS = {
     ("models", "data"): "a forecaster is a function of windows; data knows no forecaster",
+    ("session", "protected"): "what cannot be private is refused before Flower is started",
     ("experiment", "plan"): "an experiment carries a plan out",
     ("experiment", "derived"): "an experiment makes rows of trained models too",
     ("derived", "plan"): "what is derived is a job of the plan",

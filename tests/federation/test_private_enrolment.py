@@ -14,12 +14,11 @@ from fl_inmetro.config.schema import Federation
 from fl_inmetro.config.schema import Strategy as StrategySettings
 from fl_inmetro.data.features import feature_names
 from fl_inmetro.data.public_scales import public_scales
-from fl_inmetro.errors import PrivacyError
 from fl_inmetro.federation.progress import begin
 from fl_inmetro.federation.recipes import merge_for
 from fl_inmetro.federation.roster import enrol
 from fl_inmetro.federation.strategies import FederatedStrategy
-from fl_inmetro.federation.validation import ALL, Validation
+from fl_inmetro.federation.validation import ALL, Hearing, Validation
 from fl_inmetro.learning.client import ClientWorker, Enrolment
 from fl_inmetro.learning.neural import MlpLearner
 from fl_inmetro.metrics import ErrorSums
@@ -125,7 +124,7 @@ def test_a_round_is_scored_by_one_figure(engine):
             settings=Federation(num_server_rounds=2),
             seed=0,
             emit=seen.append,
-            metric=metric,
+            hearing=Hearing(metric, remembered=False),
         )
         progress = strategy.run(grid, begin(state), 2, 60.0)
         return progress.best_nmae, seen
@@ -142,7 +141,7 @@ def test_noise_is_on_the_figure_and_nobody_else_is_told():
     metric = PrivateMetric("client", 2.0, 1.0, SECRET, lambda *noted: None)
     roster, *_ = enrolled("cohort", None)
     seen: list[events.Event] = []
-    validation = Validation(roster, 0, seen.append, metric=metric)
+    validation = Validation(roster, 0, seen.append, hearing=Hearing(metric, remembered=False))
     found = validation.report(3, {})
     assert set(found) == {ALL}
     # z L/2 / K = 0.2: within five deviations of the middle, and not the middle.
@@ -151,10 +150,9 @@ def test_noise_is_on_the_figure_and_nobody_else_is_told():
     assert not seen
 
 
-def test_nodes_that_cannot_add_noise_are_not_asked_for_errors():
+def test_where_nothing_is_heard_nobody_is_asked():
     roster, state, *_ = enrolled("cohort", None)
-    metric = PrivateMetric("window", 1.0, 1.0, SECRET, lambda *noted: None)
-    validation = Validation(roster, 0, lambda event: None, metric=metric)
-    with pytest.raises(PrivacyError) as error:
-        validation.ask(object(), 1, state, "validation", 0, 1.0)  # type: ignore[arg-type]
-    assert error.value.faults[0].code == "FL412"
+    validation = Validation(roster, 0, lambda event: None, hearing=Hearing(asked=False))
+    # No node could answer: there is no grid.
+    assert validation.ask(object(), 1, state, "validation", 0, 1.0) == {}  # type: ignore[arg-type]
+    assert validation.ask(object(), 1, state, "test", 0, 1.0) == {}  # type: ignore[arg-type]

@@ -95,7 +95,7 @@ def test_a_day_counts_as_its_windows(tmp_path):
     day = begun(one.group(KEY, group=5))
     assert day.update.group == 5
     other, _, _ = opened(tmp_path, protect="window", run="r2")
-    window = begun(other.group(KEY, group=5))
+    window = begun(other.group(KEY))
     assert window.update.group == 1
     assert day.update.noise_multiplier > 2 * window.update.noise_multiplier
 
