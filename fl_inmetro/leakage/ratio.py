@@ -72,10 +72,7 @@ def doors_of(module: nn.Module, x: NDArray[np.float32]) -> Doors | None:
             continue
         wanted = (own.double() - start) / scale
         whole = [
-            name
-            for name, seen in plain.items()
-            if seen.shape[:-1] == own.shape[:-1]
-            and _most_alike(seen, wanted[..., : seen.shape[-1]])
+            name for name, seen in plain.items() if _most_alike(seen, wanted[..., : seen.shape[-1]])
         ]
         if whole:
             wide = plain[whole[0]].shape[-1]
@@ -83,7 +80,7 @@ def doors_of(module: nn.Module, x: NDArray[np.float32]) -> Doors | None:
             return Doors(same, wide, False, start[:wide].numpy(), scale[:wide].numpy())
     for wide in sorted({seen.shape[-1] for seen in plain.values()}, reverse=True):
         parts = [name for name, seen in plain.items() if seen.shape == (*own.shape[:-1], wide)]
-        if len(parts) > 1 and _most_alike(sum(plain[name] for name in parts), own[..., :wide]):
+        if len(parts) > 1 and _most_alike(_added([plain[name] for name in parts]), own[..., :wide]):
             return Doors(tuple(parts), wide, True, np.zeros(wide), np.ones(wide))
     return None
 
@@ -98,7 +95,8 @@ def mean_input(update: Mapping[str, NDArray[Any]], doors: Doors) -> Floats:
         for name in doors.layers
     ]
     if doors.parts:
-        return np.sum([_solved([pair]) for pair in pairs], axis=0)
+        whole: Floats = np.sum([_solved([pair]) for pair in pairs], axis=0)
+        return whole
     found: Floats = doors.mean + doors.std * _solved(pairs)
     return found
 
@@ -120,11 +118,13 @@ def ratio_attack(scene: Scene, victims: Sequence[str]) -> tuple[list[Reconstruct
     found = []
     for name in victims:
         others = np.mean([truth for other, truth in truths.items() if other != name], axis=0)
-        guess = mean_input(scene.update(name), doors)
-        padded = np.concatenate([guess, np.zeros(some.x.shape[-1] - doors.width)])
         windows = len(scene.design(name).x)
-        rebuilt = view.of(padded)
-        found.append(measured("ratio", name, windows, truths[name], rebuilt, others))
+        updates = {"ratio": scene.update(name), "gradient": scene.gradient(name)}
+        for attack, update in updates.items():
+            guess = np.zeros(some.x.shape[-1])
+            guess[: doors.width] = mean_input(update, doors)
+            rebuilt = view.of(guess)
+            found.append(measured(attack, name, windows, truths[name], rebuilt, others))
     return found, view.what
 
 
@@ -132,7 +132,8 @@ def ratio_attack(scene: Scene, victims: Sequence[str]) -> tuple[list[Reconstruct
 def _mean(x: NDArray[np.float32]) -> Floats:
     """Return the mean over windows, and over the rows of each; (…, F) → (F,)."""
     rows: Floats = x.reshape(-1, x.shape[-1]).astype(np.float64)
-    return rows.mean(axis=0)
+    middle: Floats = rows.mean(axis=0)
+    return middle
 
 
 def _resolution_s(scene: Scene) -> int:
@@ -157,7 +158,7 @@ def _given(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
 
     def hook(name: str) -> Any:
-        def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             seen.setdefault(name, inputs[0].detach().double())
 
         return look
@@ -172,6 +173,10 @@ def _given(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
     for handle in handles:
         handle.remove()
     return seen
+
+
+def _added(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum(dim=0)
 
 
 def _most_alike(seen: Tensor, wanted: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""What an adversary sees of a run: clients' updates of one more round, as the run protects them.
+"""What an adversary sees of a run: the clients' updates of one more round, as the run protects them.
 
 The clients of a finished run are asked to train once more, from its first model or its last, by its
 own settings. Under `[privacy]` what is seen is what the promise is about:
