@@ -4,8 +4,10 @@ A layer y = W x + b has the gradients dW = Σ_t g_t x_tᵀ and db = Σ_t g_t, wi
 from the loss. So dW_j / db_j is a mean of the inputs, weighted by g_tj: exact for one window,
 and close to the plain mean for many. Over the units j it is one unknown vector in many equations,
 dW_j = db_j m, of which least squares makes m = Σ_j db_j dW_j / Σ_j db_j²: units with little behind
-them, and noise, count little. Steps of gradient descent add such sums up, so an update of many
-steps tells nearly the same.
+them, and noise, count little. Steps of gradient descent add such sums up; what
+many of them tell together is less, and steps of Adam, which weigh each number by itself, tell less
+again. A server that is curious asks for one plain step over all windows instead (`gradient`): it is
+the server that says what clients do.
 Source: Geiping, Bauermeister, Dröge, Moeller (2020), "Inverting Gradients", proposition 3.1, for
 one input of a biased layer.
 """

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 #: How a victim's readings are computed back from an update.
-Rebuilding = Literal["ratio", "inversion"]
+Rebuilding = Literal["ratio", "gradient", "inversion"]
 
 #: How clients, or their windows, are told apart.
 Telling = Literal["window-membership", "client-membership", "property"]
@@ -22,7 +22,8 @@ class Reconstruction:
     """A victim's readings, computed back from what left the client.
 
     Attributes:
-        attack: `ratio` or `inversion`.
+        attack: `ratio`, of an update of the run's own local work; `gradient`, the same of one plain
+            step over all windows, which a curious server may ask for; `inversion`, of one over few.
         client_id: Whose readings.
         windows: Training windows that were in the update.
         nrmse: RMSE of what was computed back, over the mean of the true values.

@@ -1,4 +1,4 @@
-"""What an adversary sees of a run: the clients' updates of one more round, as the run protects them.
+"""What an adversary sees of a run: the clients' updates of one more round, with its protection.
 
 The clients of a finished run are asked to train once more, from its first model or its last, by its
 own settings. Under `[privacy]` what is seen is what the promise is about:
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -40,6 +40,7 @@ from fl_inmetro.runs.record import RunRecord
 from fl_inmetro.runs.weights import load as load_weights
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 #: The model that clients are asked from.
 At = Literal["first", "last"]
@@ -55,6 +56,7 @@ class Scene:
     Attributes:
         config: Its configuration.
         learner: What was trained.
+        plain: The same with steps of plain gradient descent, by 1, over all windows.
         workers: The clients that are looked at, by name.
         first: The model before the first round.
         last: The model that was kept.
@@ -67,6 +69,7 @@ class Scene:
 
     config: RunConfig
     learner: GradientLearner
+    plain: GradientLearner
     workers: Mapping[str, ClientWorker]
     first: Arrays
     last: Arrays
@@ -125,6 +128,31 @@ class Scene:
         # The server's noise, all of it, on what is left when the others are taken away.
         rng = self.secret.generator("released", name, round_)
         return noisy(clipped(self.bare(name, round_), privacy.clip), self.z * privacy.clip, rng)
+
+    def gradient(self, name: str, rows: Ints | None = None) -> Arrays:
+        """Return the negative gradient of a client's loss as the adversary sees it.
+
+        It is the update of one plain step by 1, which the server may ask for as well; it is
+        protected as the run's updates are.
+
+        Args:
+            name: The client.
+            rows: Which of its training windows; None = all.
+        """
+        privacy, design = self.config.privacy, self.design(name)
+        if rows is not None:
+            design = chosen(design, rows)
+        rng = ("gradient", name, *(() if rows is None else (str(rows.tolist()),)))
+        dp = DpSgd(privacy.clip, self.z) if privacy.by_example else None
+        work = LocalWork(1, steps=1, dp=dp)
+        deltas, _ = self.plain.update(self.state, design, work, 0, secret=self.secret.child(*rng))
+        found = {key: deltas[key] for key in self.learner.shared(self.state)}
+        if not privacy.enabled or dp is not None:
+            return found
+        share = self.share
+        deviation = share.sigma if share else self.z * privacy.clip
+        generator = self.secret.generator("noise", *rng)
+        return noisy(clipped(found, privacy.clip), deviation, generator)
 
     def _trained(self, name: str, work: LocalWork, round_: int) -> Arrays:
         update, _ = self.workers[name].train(
@@ -186,9 +214,19 @@ def scene_of(
     )
     account = _account(record)
     kept = account["models"].get(key, {}) if account else {}
+    own = settings.models
+    plain = {"optimizer": "sgd", "eta_l": 1.0, "batch_size": 0, "eta_l_schedule": "constant"}
+    plain |= {"weight_decay": 0.0, "momentum": 0.0}
+    known = getattr(own, job.model)
+    given = {name: value for name, value in plain.items() if hasattr(known, name)}
+    stepping = learner_for(
+        job.model, own.model_copy(update={job.model: known.model_copy(update=given)})
+    )
+    assert isinstance(stepping, GradientLearner)
     return Scene(
         config,
         learner,
+        stepping,
         workers,
         first,
         last,
@@ -217,6 +255,11 @@ def noisy(arrays: Arrays, deviation: float, rng: np.random.Generator) -> Arrays:
         name: (array + deviation * rng.standard_normal(array.shape)).astype(np.float32)
         for name, array in arrays.items()
     }
+
+
+def chosen(design: Design, rows: Ints) -> Design:
+    """Return some windows of a design."""
+    return Design(*(getattr(design, one.name)[rows] for one in fields(design)))
 
 
 def flat(arrays: Arrays) -> Floats:

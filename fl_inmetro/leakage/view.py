@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fl_inmetro.data.public_scales import public_scales
 from fl_inmetro.leakage.measure import nrmse, smape
-from fl_inmetro.leakage.results import Rebuilding, Reconstruction
+from fl_inmetro.leakage.results import Reconstruction
 from fl_inmetro.learning.gradient import GradientLearner
 from fl_inmetro.learning.private_moments import row_names
 from fl_inmetro.models.design import context_steps
@@ -46,7 +46,7 @@ class View:
 
 
 def measured(
-    attack: Rebuilding,
+    attack: str,
     client_id: str,
     windows: int,
     true: Floats,
