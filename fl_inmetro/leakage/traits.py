@@ -12,6 +12,7 @@ from fl_inmetro.data.simulator.build import client_name, has_trait
 from fl_inmetro.leakage.property import low_share, median_split
 from fl_inmetro.leakage.scene import Scene
 from fl_inmetro.learning.client import ClientData
+from fl_inmetro.units import HOUR_S
 
 Bools = NDArray[np.bool_]
 
@@ -54,7 +55,7 @@ def _share(client: ClientData, begin: int, end: int) -> float:
         series, first = part.series, int(part.issue_index.min())
         steps = np.arange(max(first, 0), min(int(part.issue_index.max()) + part.reach, len(series)))
         instants = series.start_utc_s + steps * series.resolution_s
-        hour = local_clock(instants, part.timezone).hour
+        hour = local_clock(instants, part.timezone).second_of_day // HOUR_S
         shares.append(low_share(series.energy_kwh[steps], hour, begin, end))
     known = [one for one in shares if np.isfinite(one)]
     return float(np.mean(known)) if known else float("nan")
