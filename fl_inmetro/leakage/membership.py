@@ -2,8 +2,9 @@
 
 Windows are told by their loss (Yeom, Giacomelli, Fredrikson and Jha 2018): a model fits better what
 it has seen. Clients are told by the direction of what a round released: the sum of updates leans
-towards each update that is in it. The adversary of the second has the client's readings, or some
-very like them, and computes its update alone.
+towards each update that is in it. The adversary of the second has the client's readings and
+computes its update alone. Beside them it knows the mean update of the clients; or, the strongest
+there is and the one that differential privacy speaks of, the readings of all of them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ Floats = NDArray[np.float64]
 
 #: The false positive rate at which attacks are compared (Carlini et al. 2022).
 FPR = 0.01
+
+#: Penalty of the regression on all clients' updates, as a share of their mean square length.
+_PENALTY = 0.1
 
 
 def loss_of_windows(mean_kwh: Floats, target_kwh: Floats) -> Floats:
@@ -71,26 +75,72 @@ def cosines(released: Floats, references: Floats) -> Floats:
     return towards
 
 
+def apart(references: Floats) -> Floats:
+    """Return what sets each client's update apart from their mean, across its direction; (K, P).
+
+    What all have in common tells nobody from nobody. Every round has it too, by far the largest
+    part of it, so what a client has along it would only disturb.
+
+    Args:
+        references: Shape (K, P), each client's update.
+    """
+    mean = references.mean(axis=0)
+    own = references - mean
+    size = float(np.linalg.norm(mean))
+    if not size:
+        return own
+    along: Floats = own - np.outer(own @ (mean / size), mean / size)
+    return along
+
+
+def coefficients(released: Floats, own: Floats) -> Floats:
+    """Return how much of each client's update a round seems to hold; (K,), without a unit.
+
+    Ridge regression of what was released on all clients' updates, with a tenth of their mean
+    square length as penalty: what another client explains better is not put down to this one.
+
+    Args:
+        released: Shape (P,), what a round moved the model by.
+        own: Shape (K, P), from `apart`.
+    """
+    gram = own @ own.T
+    penalty = _PENALTY * float(np.trace(gram)) / len(gram)
+    if not penalty:
+        return np.zeros(len(own))
+    found: Floats = np.linalg.solve(gram + penalty * np.eye(len(gram)), own @ released)
+    return found
+
+
 def clients_told(
-    rounds: Sequence[tuple[Floats, NDArray[np.bool_]]], references: Floats, what: str, seed: int
+    rounds: Sequence[tuple[Floats, NDArray[np.bool_]]],
+    references: Floats,
+    what: str,
+    seed: int,
+    *,
+    all_known: bool = False,
 ) -> Detection:
     """Return how well the direction of a round tells who took part in it.
 
-    What all clients' updates have in common, their mean, tells nobody from nobody: it is taken
-    out of each reference. Every round is a trial of its own, and its scores are ranked among
-    themselves first: rounds of other lengths are not compared.
+    Every round is a trial of its own, and its scores are ranked among themselves first: rounds of
+    other lengths are not compared.
 
     Args:
         rounds: For each, what it released, (P,), and who was in it, (K,); both kinds are needed.
         references: Shape (K, P), each client's update.
-        what: Whom those who took part are compared with: `not-drawn` or `never`.
+        what: Whom those who took part are compared with: `not-drawn` or `never`, with `-known`
+            where the adversary has the readings of all.
         seed: What the interval is drawn from.
+        all_known: Whether it has. Else it knows one client's update and the mean, and takes the
+            cosine.
 
     Raises:
         ValueError: No round, or nobody in it or everybody.
     """
-    own = references - references.mean(axis=0)
-    scores = [_ranked(cosines(released, own)) for released, _ in rounds]
+    if not rounds:
+        raise ValueError("no round to look at")
+    own = apart(references)
+    by = coefficients if all_known else cosines
+    scores = [_ranked(by(released, own)) for released, _ in rounds]
     up = np.concatenate([s[took] for s, (_, took) in zip(scores, rounds, strict=True)])
     down = np.concatenate([s[~took] for s, (_, took) in zip(scores, rounds, strict=True)])
     return told("client-membership", what, up, down, seed)

@@ -57,7 +57,7 @@ class Detection:
     Attributes:
         attack: `window-membership`, `client-membership` or `property`.
         what: The property (`vehicle`, `night-low`, …); for windows and clients, whom they are
-            compared with (`later`, `others`, `not-drawn`).
+            compared with (`later`, `others`; `not-drawn`, `not-drawn-known`, `never`).
         auc: Chance that one that is has a higher score than one that is not; 0.5 = by chance.
         tpr: Share of those that are, found at the false positive rate `fpr`.
         fpr: The false positive rate that is allowed.

@@ -1,4 +1,4 @@
-"""Which properties the clients of a run have: from their readings, or as the simulator made them."""
+"""Which properties the clients of a run have: by their readings, or as the simulator made them."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ def window_membership(losses: Losses, took_part: Sequence[str], seed: int) -> li
 def client_membership(scene: Scene, took_part: Sequence[str], seed: int) -> list[Detection]:
     """Tell who took part: in rounds of half of the clients, and in the run where not all did.
 
-    The adversary has the readings of the client that it asks about, computes its update, and looks
-    whether what was released leans that way.
+    The adversary has the readings of the client that it asks about, or of all, computes what they
+    would send, and looks whether what was released leans that way.
 
     Args:
         scene: The run.
@@ -89,6 +89,7 @@ def client_membership(scene: Scene, took_part: Sequence[str], seed: int) -> list
             drawn[rng.permutation(len(names))[: len(names) // 2]] = True
             rounds.append((released(scene, [names[k] for k in drawn.nonzero()[0]], round_), drawn))
         found.append(clients_told(rounds, references, "not-drawn", seed))
+        found.append(clients_told(rounds, references, "not-drawn-known", seed, all_known=True))
     took = np.array([name in set(took_part) for name in names])
     if min(int(took.sum()), int((~took).sum())) >= FEWEST and scene.at == "first":
         moved: Arrays = {
