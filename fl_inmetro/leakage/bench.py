@@ -119,6 +119,7 @@ def _notes(scene: Scene, detections: tuple[Detection, ...], clients: int) -> tup
     """Return what has to be said of the figures."""
     kinds = {(one.attack, one.what) for one in detections}
     said = {
+        "errors": True,
         "scale": True,
         "fresh-noise": scene.config.privacy.enabled,
         "sampled": clients > len(scene.names),
