@@ -10,6 +10,9 @@ Floats = NDArray[np.float64]
 #: Draws of a bootstrap, and the level of its interval.
 DRAWS, LEVEL = 1000, 0.95
 
+#: The normal deviate of that level.
+_NORMAL = 1.959964
+
 
 def nrmse(guess: ArrayLike, true: ArrayLike) -> float:
     """Return the root mean square error over the mean of the true values, without a unit.
@@ -87,8 +90,9 @@ def auc_interval(
 ) -> tuple[float, float]:
     """Return the ends of the 95 % percentile interval of the AUC, by bootstrap of both groups.
 
-    The interval is widened by half a pair: with a few scores that are all on the right side every
-    draw says 1, which no group of that size can show.
+    Of scores that are all on one side every draw says the same, which so few cannot show: there
+    the other end is Wilson's, for as many as the smaller group has. A(1 − A)/min(m, n) is the most
+    that the variance of an AUC can be (Birnbaum and Klose 1957).
 
     Args:
         positive: Scores of those that are, finite.
@@ -108,8 +112,10 @@ def auc_interval(
     )
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    half = 0.5 / min(up.size, down.size)
-    return max(0.0, float(low) - half), min(1.0, float(high) + half)
+    if low == high and low in (0.0, 1.0):
+        far = 1 / (1 + _NORMAL**2 / min(up.size, down.size))
+        return (far, 1.0) if low else (0.0, 1 - far)
+    return float(low), float(high)
 
 
 # ------------------------------------------------------------------------------ internals

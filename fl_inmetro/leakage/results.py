@@ -14,7 +14,7 @@ Rebuilding = Literal["ratio", "gradient", "inversion"]
 Telling = Literal["window-membership", "client-membership", "property"]
 
 #: What the adversary of the reconstructions has before them, see `Leakage.seen`.
-Seen = Literal["update", "noisy-steps", "noisy-update", "noisy-mean", "statistics"]
+Seen = Literal["update", "noisy_update", "update_in_sum"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Detection:
     Attributes:
         attack: `window-membership`, `client-membership` or `property`.
         what: The property (`vehicle`, `night-low`, …); for windows and clients, whom they are
-            compared with (`later`, `others`, `not-drawn`).
+            compared with (`later`, `others`; `not-drawn`, `not-drawn-known`, `never`).
         auc: Chance that one that is has a higher score than one that is not; 0.5 = by chance.
         tpr: Share of those that are, found at the false positive rate `fpr`.
         fpr: The false positive rate that is allowed.
@@ -102,11 +102,11 @@ class Leakage:
         training: How it was trained.
         protect: `[privacy] protect` of the run.
         epsilon: The ε that its updates were planned for; None without noise.
-        seen: What the adversary of the reconstructions sees: `update`, one client's update as it
-            is; `noisy-steps`, one made of noisy steps (`window`, `client-day`); `noisy-update`, one
-            with its share of the noise; `noisy-mean`, the released mean of a round alone;
-            `statistics`, a closed form's sums.
-        recovered: What the ratio attack reads: a key of `leakage.recovered`; empty without one.
+        seen: What the adversary sees of a client: `update`, its update as it is; `noisy_update`,
+            one with its own noise (made of noisy steps, or with its share of a sum's noise);
+            `update_in_sum`, the noisy sum of a round, by somebody who knows all other updates.
+        recovered: What is rebuilt: `profile`, the context before a forecast relative to its own
+            mean; `features`, the row features of readings.
         clients: Clients of the run.
         attacked: Victims of the reconstructions.
         seed: What victims and shadows were drawn from; the noise is fresh in every attack.

@@ -12,6 +12,7 @@ from fl_inmetro.i18n import Language, text
 from fl_inmetro.report import results, sections
 from fl_inmetro.report.findings import findings, limits
 from fl_inmetro.report.fleet import fleet
+from fl_inmetro.report.leakage import leakage
 from fl_inmetro.report.markup import bullets, code
 from fl_inmetro.report.privacy import privacy
 from fl_inmetro.report.uncertainty import uncertainty
@@ -52,6 +53,7 @@ def render(record: RunRecord, lang: Language) -> str:
         ("training", sections.training(record, lang)),
         ("forecasts", sections.forecasts(record, lang)),
         ("privacy", privacy(record, lang)),
+        ("leakage", leakage(record, lang)),
         ("data", sections.data(record, lang)),
         ("method", sections.method(record, lang)),
         ("reproduce", sections.reproduce(record, lang)),

@@ -1,0 +1,130 @@
+"""Trials of membership in a run: losses of its windows, and rounds with and without a client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_inmetro import seeds
+from fl_inmetro.data.windows import Windows
+from fl_inmetro.leakage.membership import clients_told, loss_of_windows, windows_told
+from fl_inmetro.leakage.results import Detection
+from fl_inmetro.leakage.scene import Scene, clipped, flat, noisy
+from fl_inmetro.learning.update import Arrays
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+#: Clients that rounds are tried with, and how many rounds.
+CLIENTS, ROUNDS = 40, 5
+
+#: Fewest clients on each side of a comparison.
+FEWEST = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """What the released model misses by, window by window.
+
+    Attributes:
+        train: Client to the losses of its training windows, (N,).
+        later: Client to those of its validation and test windows.
+    """
+
+    train: dict[str, Floats]
+    later: dict[str, Floats]
+
+
+def losses_of(scene: Scene) -> Losses:
+    """Return the losses of the kept model on the windows of the scene's clients."""
+    train, later = {}, {}
+    for name in scene.names:
+        data = scene.workers[name].data
+        train[name] = _losses(scene, data.train)
+        later[name] = _losses(scene, (*data.validation, *data.test))
+    return Losses(train, later)
+
+
+def window_membership(losses: Losses, took_part: Sequence[str], seed: int) -> list[Detection]:
+    """Tell windows that were trained on: from later ones, and from those of who never took part.
+
+    Args:
+        losses: Of the kept model.
+        took_part: Clients that answered in some round of the run.
+        seed: What intervals are drawn from.
+    """
+    ours = [name for name in losses.train if name in set(took_part)]
+    others = [name for name in losses.train if name not in set(took_part)]
+    members = _all(losses.train, ours)
+    found = []
+    if (later := _all(losses.later, ours)).size and members.size:
+        found.append(windows_told(members, later, "later", seed))
+    if len(others) >= FEWEST and (never := _all(losses.train, others)).size and members.size:
+        found.append(windows_told(members, never, "others", seed))
+    return found
+
+
+def client_membership(scene: Scene, took_part: Sequence[str], seed: int) -> list[Detection]:
+    """Tell who took part: in rounds of half of the clients, and in the run where not all did.
+
+    The adversary has the readings of the client that it asks about, or of all, computes what they
+    would send, and looks whether what was released leans that way.
+
+    Args:
+        scene: The run.
+        took_part: Clients that answered in some round of the run.
+        seed: What rounds and intervals are drawn from.
+    """
+    names = scene.names[:CLIENTS]
+    references = np.stack([flat(scene.bare(name, 0)) for name in names])
+    found = []
+    if len(names) >= 2 * FEWEST:
+        rng = seeds.derive(seed, "leakage", "rounds")
+        rounds = []
+        for round_ in range(1, ROUNDS + 1):
+            drawn = np.zeros(len(names), dtype=bool)
+            drawn[rng.permutation(len(names))[: len(names) // 2]] = True
+            rounds.append((released(scene, [names[k] for k in drawn.nonzero()[0]], round_), drawn))
+        found.append(clients_told(rounds, references, "not-drawn", seed))
+        found.append(clients_told(rounds, references, "not-drawn-known", seed, all_known=True))
+    took = np.array([name in set(took_part) for name in names])
+    if min(int(took.sum()), int((~took).sum())) >= FEWEST and scene.at == "first":
+        moved: Arrays = {
+            name: scene.last[name] - scene.first[name] for name in scene.learner.shared(scene.state)
+        }
+        found.append(clients_told([(flat(moved), took)], references, "never", seed))
+    return found
+
+
+def released(scene: Scene, names: Sequence[str], round_: int) -> Floats:
+    """Return the sum of a round's updates as the run releases it, up to its scale; (P,)."""
+    privacy = scene.config.privacy
+    if scene.seen != "update_in_sum":
+        return np.sum([flat(scene.update(name, round_)) for name in names], axis=0)
+    # The server's noise stands on the sum once, however many are in it.
+    bare = [clipped(scene.bare(name, round_), privacy.clip) for name in names]
+    total = {key: np.sum([one[key] for one in bare], axis=0) for key in bare[0]}
+    rng = scene.secret.generator("leakage", "round", round_)
+    return flat(noisy(total, scene.z * privacy.clip, rng))
+
+
+# ------------------------------------------------------------------------------ internals
+def _losses(scene: Scene, parts: Sequence[Windows]) -> Floats:
+    lost = [
+        loss_of_windows(
+            scene.learner.forecast(scene.last, scene.learner.design(part)).point_kwh,
+            part.target_kwh(),
+        )
+        for part in parts
+        if len(part)
+    ]
+    return np.concatenate(lost) if lost else np.zeros(0)
+
+
+def _all(losses: dict[str, Floats], names: Sequence[str]) -> Floats:
+    found = [losses[name] for name in names]
+    every = np.concatenate(found) if found else np.zeros(0)
+    return every[np.isfinite(every)]
