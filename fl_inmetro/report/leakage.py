@@ -14,8 +14,9 @@ from fl_inmetro.runs.record import RunRecord
 
 Found = Mapping[str, Any]
 
-_REBUILT = ("attack", "client", "windows", "nrmse", "nrmse_population", "smape", "smape_population")
-_TOLD = ("attack", "what", "auc", "interval", "tpr", "sizes", "accuracy", "prior")
+_ERRORS = ("nrmse", "nrmse_population", "nrmse_flat", "smape", "smape_population")
+_REBUILT = ("attack", "client", "windows", *_ERRORS)
+_TOLD = ("attack", "what", "auc", "interval", "p", "tpr", "sizes", "accuracy", "prior")
 _WORDS = frozenset({"attack", "client", "what", "interval", "sizes"})
 
 
@@ -80,7 +81,7 @@ def columns(found: Found, lang: Language) -> dict[str, tuple[list[Column], list[
             text(f"leakage.attack.{one['attack']}", lang),
             one["client_id"],
             whole(one["windows"], lang),
-            *(ratio(one[key], lang, 3) for key in _REBUILT[3:]),
+            *(ratio(one[key], lang, 3) for key in _ERRORS),
         ]
         for one in found["reconstructions"]
     ]
@@ -90,6 +91,7 @@ def columns(found: Found, lang: Language) -> dict[str, tuple[list[Column], list[
             text(f"leakage.what.{one['what']}", lang),
             ratio(one["auc"], lang, 3),
             f"{number(one['low'], 2, lang)} – {number(one['high'], 2, lang)}",
+            ratio(one["p"], lang, 3),
             _share(one["tpr"], lang),
             f"{whole(one['positives'], lang)} / {whole(one['negatives'], lang)}",
             _share(one["accuracy"], lang),
@@ -126,17 +128,17 @@ def _grouped(rows: Sequence[Found]) -> list[list[Found]]:
 
 def _rebuilt(rows: Sequence[Found], found: Found, lang: Language) -> str:
     """Say what came of one attack: the median over its victims."""
-    errors = [one["nrmse"] for one in rows if one["nrmse"] is not None]
-    without = [one["nrmse_population"] for one in rows if one["nrmse_population"] is not None]
-    error = median(errors) if errors else None
-    population = median(without) if without else None
-    works = error is not None and population is not None and error < population
+    error, population, flat = (
+        _median([one[key] for one in rows]) for key in ("nrmse", "nrmse_population", "nrmse_flat")
+    )
+    works = sum(one["works"] for one in rows) > len(rows) / 2
     return text(
         f"leakage.said.{rows[0]['attack']}",
         lang,
         what=text(f"leakage.recovered.{found['recovered']}", lang),
         nrmse=_share(error, lang),
         population=_share(population, lang),
+        flat=_share(flat, lang),
         victims=whole(len({one["client_id"] for one in rows}), lang),
         windows=whole(rows[0]["windows"], lang),
         verdict=text("leakage.works" if works else "leakage.fails", lang),
@@ -155,8 +157,15 @@ def _told(one: Found, lang: Language) -> str:
         tpr=_share(one["tpr"], lang),
         accuracy=_share(one["accuracy"], lang),
         prior=_share(one["prior"], lang),
+        p=ratio(one["p"], lang, 3),
         verdict=text("leakage.told" if one["works"] else "leakage.untold", lang),
     )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    """Return the median of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def _share(value: float | None, lang: Language) -> str:
