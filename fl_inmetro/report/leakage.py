@@ -17,6 +17,9 @@ Found = Mapping[str, Any]
 _ERRORS = ("nrmse", "nrmse_population", "nrmse_flat", "smape", "smape_population")
 _REBUILT = ("attack", "client", "windows", *_ERRORS)
 _TOLD = ("attack", "what", "auc", "interval", "p", "tpr", "sizes", "accuracy", "prior")
+
+#: Errors over those of a guess, up to which an attack works, and from which it tells nothing.
+_WORKS, _LITTLE = 0.5, 0.95
 _WORDS = frozenset({"attack", "client", "what", "interval", "sizes"})
 
 
@@ -64,6 +67,23 @@ def sentences(found: Found, lang: Language) -> list[str]:
 def notes(found: Found, lang: Language) -> list[str]:
     """Say what has to be known of the figures."""
     return [text(f"leakage.note.{key}", lang) for key in (*found["notes"], "proof")]
+
+
+def verdict(rows: Sequence[Found]) -> str:
+    """Tell what reconstructions came to: `works`, `little` or `fails`.
+
+    By the median over the victims of the error over that of the better guess without an update:
+    at most one half works, below 0.95 a little more is told than can be guessed.
+    """
+    shares = []
+    for one in rows:
+        guesses = [one[key] for key in ("nrmse_population", "nrmse_flat") if one[key] is not None]
+        if one["nrmse"] is not None and guesses:
+            shares.append(one["nrmse"] / max(min(guesses), 1e-12))
+    share = _median(shares)
+    if share is None or share >= _LITTLE:
+        return "fails"
+    return "works" if share <= _WORKS else "little"
 
 
 def tables(found: Found, lang: Language) -> str:
@@ -131,7 +151,6 @@ def _rebuilt(rows: Sequence[Found], found: Found, lang: Language) -> str:
     error, population, flat = (
         _median([one[key] for one in rows]) for key in ("nrmse", "nrmse_population", "nrmse_flat")
     )
-    works = sum(one["works"] for one in rows) > len(rows) / 2
     return text(
         f"leakage.said.{rows[0]['attack']}",
         lang,
@@ -141,7 +160,7 @@ def _rebuilt(rows: Sequence[Found], found: Found, lang: Language) -> str:
         flat=_share(flat, lang),
         victims=whole(len({one["client_id"] for one in rows}), lang),
         windows=whole(rows[0]["windows"], lang),
-        verdict=text("leakage.works" if works else "leakage.fails", lang),
+        verdict=text(f"leakage.{verdict(rows)}", lang),
     )
 
 
