@@ -4,18 +4,20 @@ The adversary has clients of its own (shadows) whose property and whose updates 
 update of the victim (Ateniese et al. 2015; Melis et al. 2019). Updates are scaled tensor by tensor
 and projected to few numbers, a ridge regression learns the property of all but two of them, and
 those two are compared: leave-pair-out, under which a rule that knows nothing has an AUC of one half
-exactly, for few clients too (leave-one-out has less: who is left out pulls the rule away from
+on average, for few clients too (leave-one-out has less: who is left out pulls the rule away from
 itself). Each client's score is the share of its pairs it wins (Montoya Perez et al. 2019).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_inmetro import seeds
+from fl_inmetro.leakage.measure import auc
 from fl_inmetro.leakage.membership import told
 from fl_inmetro.leakage.results import Detection
 
@@ -27,6 +29,9 @@ NUMBERS = 64
 
 #: Fewest clients that have a property, and that have it not.
 FEWEST = 4
+
+#: Permutations of the labels.
+PERMUTATIONS = 999
 
 
 def features(updates: Sequence[Mapping[str, NDArray[np.generic]]], seed: int) -> Floats:
@@ -87,24 +92,47 @@ def property_told(numbers: Floats, has: Bools, what: str, seed: int) -> Detectio
     """
     if min(int(has.sum()), int((~has).sum())) < FEWEST:
         raise ValueError(f"a property needs {FEWEST} clients that have it and as many that do not")
-    scores = tournament(numbers, np.where(has, 1.0, -1.0))
-    right = float((decided(numbers, np.where(has, 1.0, -1.0)) == has).mean())
-    return told("property", what, scores[has], scores[~has], seed, right)
+    inverse = ridge_inverse(numbers)
+    sign = np.where(has, 1.0, -1.0)
+    scores = tournament(inverse, sign)
+    right = float((decided(inverse, sign) == has).mean())
+    found = told("property", what, scores[has], scores[~has], seed, right)
+    rng = seeds.derive(seed, "leakage", "property", what, "permutations")
+    # A rule learned from few clients is right or wrong about many of them at once: the bootstrap
+    # of the scores does not see that, permuted labels do. The inverse serves for all of them.
+    as_good = 0
+    for _ in range(PERMUTATIONS):
+        dealt = rng.permutation(sign)
+        by_chance = tournament(inverse, dealt)
+        as_good += auc(by_chance[dealt > 0], by_chance[dealt < 0]) >= found.auc
+    return replace(found, p=(1 + as_good) / (1 + PERMUTATIONS))
 
 
-def tournament(numbers: Floats, sign: Floats) -> Floats:
+def ridge_inverse(numbers: Floats) -> Floats:
+    """Return G = (X Xᵀ + λI)⁻¹, with λ the mean of the diagonal of X Xᵀ; (K, K).
+
+    Args:
+        numbers: X, shape (K, F); an intercept is added, weighed as one more number.
+    """
+    one = np.ones((len(numbers), 1))
+    kernel = numbers @ numbers.T + one @ one.T
+    penalty = float(np.trace(kernel)) / len(kernel)
+    inverse: Floats = np.linalg.inv(kernel + penalty * np.eye(len(kernel)))
+    return inverse
+
+
+def tournament(inverse: Floats, sign: Floats) -> Floats:
     """Return the share of its pairs that each client wins; (K,).
 
     For each pair a ridge regression is fitted to all the others, and the one with the larger value
-    wins (a tie is half). All fits come from one inverse: with G = (X Xᵀ + λI)⁻¹ the values of a
-    held-out set H are y_H − (G_HH)⁻¹ (G y)_H (Pahikkala et al. 2008).
+    wins (a tie is half). All fits come from one inverse: with G of `ridge_inverse` the values
+    of a held-out set H are y_H − (G_HH)⁻¹ (G y)_H (Pahikkala et al. 2008).
 
     Args:
-        numbers: Shape (K, F).
-        sign: Shape (K,), 1 or −1.
+        inverse: G, shape (K, K).
+        sign: y, shape (K,), 1 or −1.
     """
-    inverse, solved = _ridge(numbers, sign)
-    k = len(sign)
+    solved, k = inverse @ sign, len(sign)
     own = np.diag(inverse)
     # The 2 × 2 inverse of each pair written out, as one (K, K) table: value of i where i and j
     # are left out.
@@ -119,10 +147,9 @@ def tournament(numbers: Floats, sign: Floats) -> Floats:
     return share
 
 
-def decided(numbers: Floats, sign: Floats) -> Bools:
+def decided(inverse: Floats, sign: Floats) -> Bools:
     """Return whether each client is said to have the property by the fit to all others; (K,)."""
-    inverse, solved = _ridge(numbers, sign)
-    value: Floats = sign - solved / np.diag(inverse)
+    value: Floats = sign - (inverse @ sign) / np.diag(inverse)
     return value > 0
 
 
@@ -146,13 +173,3 @@ def median_split(values: Floats, *, above: bool) -> Bools:
     middle = float(np.nanmedian(values))
     chosen: Bools = values > middle if above else values < middle
     return chosen
-
-
-# ------------------------------------------------------------------------------ internals
-def _ridge(numbers: Floats, sign: Floats) -> tuple[Floats, Floats]:
-    """Return (X Xᵀ + λI)⁻¹ and its product with y; λ is the mean of the diagonal of X Xᵀ."""
-    one = np.ones((len(numbers), 1))  # an intercept, weighed as one more number
-    kernel = numbers @ numbers.T + one @ one.T
-    penalty = float(np.trace(kernel)) / len(kernel)
-    inverse: Floats = np.linalg.inv(kernel + penalty * np.eye(len(kernel)))
-    return inverse, inverse @ sign

@@ -16,6 +16,10 @@ Telling = Literal["window-membership", "client-membership", "property"]
 #: What the adversary of the reconstructions has before them, see `Leakage.seen`.
 Seen = Literal["update", "noisy_update", "update_in_sum"]
 
+#: A property is told when permuted labels do as well at most so often: a twentieth, shared among
+#: the handful of properties that are tried.
+RARE = 0.01
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -30,6 +34,7 @@ class Reconstruction:
         smape: Mean of 2|a − b|/(|a| + |b|), between 0 and 2.
         nrmse_population: The same of the mean of the other clients: of who saw no update.
         smape_population: The same.
+        nrmse_flat: nRMSE of who guesses a load that never changes, at the others' mean.
     """
 
     attack: str
@@ -39,11 +44,16 @@ class Reconstruction:
     smape: float
     nrmse_population: float
     smape_population: float
+    nrmse_flat: float = math.inf
 
     @property
     def works(self) -> bool:
-        """Whether the update told more than the other clients do."""
-        return self.nrmse < self.nrmse_population
+        """Whether the update told more than can be guessed without it.
+
+        A flat guess counts too: noise makes an attack guess a flat load, which is nearer than the
+        mean of the others to a client that is unlike them, and nobody's secret.
+        """
+        return self.nrmse < min(self.nrmse_population, self.nrmse_flat)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types; what is not finite is null."""
@@ -68,6 +78,8 @@ class Detection:
         prior: Share of the larger of the two: how often who always says so is right.
         accuracy: How often the attack is right with each left out in turn; None where no decision
             is made.
+        p: Chance of an AUC as high or higher where the labels mean nothing, by permutation of
+            them; None where the bootstrap says enough: no rule was learned from few clients.
     """
 
     attack: str
@@ -81,11 +93,12 @@ class Detection:
     negatives: int
     prior: float
     accuracy: float | None = None
+    p: float | None = None
 
     @property
     def works(self) -> bool:
-        """Whether chance is below the interval."""
-        return self.low > 0.5
+        """Whether it is more than chance: below the interval, or by the permutations."""
+        return self.low > 0.5 if self.p is None else self.p <= RARE
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON types; what is not finite is null."""

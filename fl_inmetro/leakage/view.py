@@ -56,7 +56,8 @@ def measured(
     """Lay a guess beside the truth, and beside the guess of who saw no update; shapes alike."""
     found = (nrmse(guess, true), smape(guess, true))
     without = (nrmse(population, true), smape(population, true))
-    return Reconstruction(attack, client_id, windows, *found, *without)
+    flat = nrmse(np.full_like(true, population.mean()), true)
+    return Reconstruction(attack, client_id, windows, *found, *without, flat)
 
 
 def view_of(learner: GradientLearner, resolution_s: int, width: int) -> View:

@@ -14,8 +14,12 @@ from fl_inmetro.runs.record import RunRecord
 
 Found = Mapping[str, Any]
 
-_REBUILT = ("attack", "client", "windows", "nrmse", "nrmse_population", "smape", "smape_population")
-_TOLD = ("attack", "what", "auc", "interval", "tpr", "sizes", "accuracy", "prior")
+_ERRORS = ("nrmse", "nrmse_population", "nrmse_flat", "smape", "smape_population")
+_REBUILT = ("attack", "client", "windows", *_ERRORS)
+_TOLD = ("attack", "what", "auc", "interval", "p", "tpr", "sizes", "accuracy", "prior")
+
+#: Errors over those of a guess, up to which an attack works, and from which it tells nothing.
+_WORKS, _LITTLE = 0.5, 0.95
 _WORDS = frozenset({"attack", "client", "what", "interval", "sizes"})
 
 
@@ -65,6 +69,23 @@ def notes(found: Found, lang: Language) -> list[str]:
     return [text(f"leakage.note.{key}", lang) for key in (*found["notes"], "proof")]
 
 
+def verdict(rows: Sequence[Found]) -> str:
+    """Tell what reconstructions came to: `works`, `little` or `fails`.
+
+    By the median over the victims of the error over that of the better guess without an update:
+    at most one half works, below 0.95 a little more is told than can be guessed.
+    """
+    shares = []
+    for one in rows:
+        guesses = [one[key] for key in ("nrmse_population", "nrmse_flat") if one[key] is not None]
+        if one["nrmse"] is not None and guesses:
+            shares.append(one["nrmse"] / max(min(guesses), 1e-12))
+    share = _median(shares)
+    if share is None or share >= _LITTLE:
+        return "fails"
+    return "works" if share <= _WORKS else "little"
+
+
 def tables(found: Found, lang: Language) -> str:
     """Return both tables as HTML."""
     drawn = ""
@@ -80,7 +101,7 @@ def columns(found: Found, lang: Language) -> dict[str, tuple[list[Column], list[
             text(f"leakage.attack.{one['attack']}", lang),
             one["client_id"],
             whole(one["windows"], lang),
-            *(ratio(one[key], lang, 3) for key in _REBUILT[3:]),
+            *(ratio(one[key], lang, 3) for key in _ERRORS),
         ]
         for one in found["reconstructions"]
     ]
@@ -90,6 +111,7 @@ def columns(found: Found, lang: Language) -> dict[str, tuple[list[Column], list[
             text(f"leakage.what.{one['what']}", lang),
             ratio(one["auc"], lang, 3),
             f"{number(one['low'], 2, lang)} – {number(one['high'], 2, lang)}",
+            ratio(one["p"], lang, 3),
             _share(one["tpr"], lang),
             f"{whole(one['positives'], lang)} / {whole(one['negatives'], lang)}",
             _share(one["accuracy"], lang),
@@ -126,20 +148,19 @@ def _grouped(rows: Sequence[Found]) -> list[list[Found]]:
 
 def _rebuilt(rows: Sequence[Found], found: Found, lang: Language) -> str:
     """Say what came of one attack: the median over its victims."""
-    errors = [one["nrmse"] for one in rows if one["nrmse"] is not None]
-    without = [one["nrmse_population"] for one in rows if one["nrmse_population"] is not None]
-    error = median(errors) if errors else None
-    population = median(without) if without else None
-    works = error is not None and population is not None and error < population
+    error, population, flat = (
+        _median([one[key] for one in rows]) for key in ("nrmse", "nrmse_population", "nrmse_flat")
+    )
     return text(
         f"leakage.said.{rows[0]['attack']}",
         lang,
         what=text(f"leakage.recovered.{found['recovered']}", lang),
         nrmse=_share(error, lang),
         population=_share(population, lang),
+        flat=_share(flat, lang),
         victims=whole(len({one["client_id"] for one in rows}), lang),
         windows=whole(rows[0]["windows"], lang),
-        verdict=text("leakage.works" if works else "leakage.fails", lang),
+        verdict=text(f"leakage.{verdict(rows)}", lang),
     )
 
 
@@ -155,8 +176,15 @@ def _told(one: Found, lang: Language) -> str:
         tpr=_share(one["tpr"], lang),
         accuracy=_share(one["accuracy"], lang),
         prior=_share(one["prior"], lang),
+        p=ratio(one["p"], lang, 3),
         verdict=text("leakage.told" if one["works"] else "leakage.untold", lang),
     )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    """Return the median of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def _share(value: float | None, lang: Language) -> str:
