@@ -10,6 +10,7 @@ import numpy as np
 
 from fl_inmetro.config.strategy import Strategy
 from fl_inmetro.i18n import Language, text
+from fl_inmetro.i18n.said import told
 from fl_inmetro.report import figures, view
 from fl_inmetro.report.captions import columns, facts, figure_title, note, nothing, table_title
 from fl_inmetro.report.clusters import clusters
@@ -144,8 +145,8 @@ def data(record: RunRecord, lang: Language) -> str:
         ("source", str(content.get("source", ""))),
         ("data_title", str(content.get("title", ""))),
         ("simulated", yes_no(bool(content.get("simulated")), lang)),
-        ("licence", str(content.get("licence", ""))),
-        ("citation", str(content.get("citation", ""))),
+        ("licence", told(str(content.get("licence", "")), lang)),
+        ("citation", told(str(content.get("citation", "")), lang)),
         ("timezone", str(content.get("timezone", ""))),
         ("resolution", step(record, lang) if resolution_s else ""),
         ("meters" if content.get("partition") else "clients", whole(count, lang)),
@@ -170,7 +171,9 @@ def data(record: RunRecord, lang: Language) -> str:
                 Column(text(f"report.column.{first}", lang), numeric=False),
                 Column(text(f"report.column.{second}", lang), numeric=numeric),
             ]
-            cells = [[k, whole(v, lang) if numeric else str(v)] for k, v in values.items()]
+            cells = [
+                [k, whole(v, lang) if numeric else told(str(v), lang)] for k, v in values.items()
+            ]
             html += table(text(f"report.item.{name}", lang), heads, cells)
     return html
 
