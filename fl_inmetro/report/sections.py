@@ -16,7 +16,7 @@ from fl_inmetro.report.captions import columns, facts, figure_title, note, nothi
 from fl_inmetro.report.clusters import clusters
 from fl_inmetro.report.findings import step
 from fl_inmetro.report.markup import Column, bullets, code, figure, table
-from fl_inmetro.report.weeks import weeks
+from fl_inmetro.report.weeks import clock_of, weeks
 from fl_inmetro.report.words import (
     byte_count,
     duration,
@@ -111,10 +111,16 @@ def forecasts(record: RunRecord, lang: Language) -> str:
         for week in found
         if np.isfinite(week.mean_kwh - week.observed_kwh).any()
     )
-    content = figure("fig-forecast", title, note("forecast", lang, model=label), alt, drawn)
+    content = figure(
+        "fig-forecast",
+        title,
+        note("forecast", lang, model=label, clock=clock_of(record)),
+        alt,
+        drawn,
+    )
     for week in found:
         heads = [
-            Column(text("report.column.time_utc", lang), numeric=False),
+            Column(text("report.column.time_on", lang, clock=week.clock), numeric=False),
             Column(text("report.column.observed_kwh", lang)),
             Column(text("report.column.forecast_kwh", lang)),
         ]
@@ -123,8 +129,8 @@ def forecasts(record: RunRecord, lang: Language) -> str:
             heads.append(Column(f"{model_label(base.model, lang)}, kWh"))
             values.append(week.baseline_kwh)
         rows = [
-            [str(moment).replace("T", " "), *(kwh(float(v[i]), lang) for v in values)]
-            for i, moment in enumerate(week.target_time_utc)
+            [moment, *(kwh(float(v[i]), lang) for v in values)]
+            for i, moment in enumerate(week.told_times())
         ]
         caption = f"{text(f'report.role.{week.role}', lang)}: {week.client_id}"
         content += table(caption, heads, rows)
