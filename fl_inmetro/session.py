@@ -9,7 +9,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fl_inmetro import events
-from fl_inmetro.config import RunConfig, config_hash
+from fl_inmetro.config import RunConfig, config_hash, own_code
 from fl_inmetro.config.schema import ENSEMBLE
 from fl_inmetro.errors import ConfigError, Fault, FlInmetroError, RunError
 from fl_inmetro.experiment import Starts, execute
@@ -152,6 +152,8 @@ def _carry_out(
         emit(events.RunFinished(status, time.perf_counter() - started, reason))
 
     with recorder:
+        for module, place in own_code.places(config).items():
+            emit(events.Note("info", f"code of your own: `{module}` is {place['file']}"))
         if not recorder.resumed:
             for name, why in prepared.excluded.items():
                 emit(events.Note("info", f"client {name} takes no part: {why}"))

@@ -10,6 +10,7 @@ import typer
 
 from fl_inmetro.cli.data_partition import partition_command
 from fl_inmetro.i18n import number, text
+from fl_inmetro.i18n.said import told
 
 if TYPE_CHECKING:
     from fl_inmetro.config.schema import Data
@@ -198,12 +199,30 @@ def _resolve(
     options: dict[str, Any],
     columns: dict[str, str | None],
 ) -> tuple[Data, tuple[str, ...]]:
-    """Turn a name or a path, a configuration and options into the `[data]` table of a run."""
+    """Turn a name or a path, a configuration and options into the `[data]` table of a run.
+
+    A TOML file in the place of the data stands for the data of its run.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+        DataError: FL223 two configurations; FL202, FL203, FL208 as `settings_for`.
+    """
     from fl_inmetro.config.load import check as checked
     from fl_inmetro.config.load import load as read
     from fl_inmetro.data.sources.guess import settings_for
+    from fl_inmetro.errors import DataError, Fault
 
-    raw = read(config).data.model_dump() if config else {}
+    is_run = Path(target).suffix.lower() == ".toml"
+    if is_run and config:
+        what = f"`{target}` is a configuration, and --config names another one"
+        hint = "give the configuration alone, or a file of readings with --config"
+        raise DataError(Fault("FL223", what, f"--config {config}", hint))
+    run = read(Path(target) if is_run else config) if is_run or config else None
+    raw = run.data.model_dump() if run else {}
+    if run and run.data.simulator.seed is None:
+        raw["simulator"]["seed"] = run.seed  # as in the run itself
+    if is_run and run:
+        target = run.data.path if layout and run.data.path else run.data.source
     kept: dict[str, Any] = dict(raw.get("format", {}))
     kept.update({key: value for key, value in options.items() if value is not None})
     named = {key: value for key, value in columns.items() if value is not None}
@@ -243,8 +262,8 @@ def _print_report(report: CleaningReport, by_client: bool) -> None:
         (*columns, "finding", "done", *(() if by_client else ("clients",)), "readings", "where"),
     )
     console.print(text("data.source_line", source=report.source), markup=False)
-    for said in report.assumed:
-        console.print(text("data.assumed", what=said), markup=False)
+    for one in report.assumed:
+        console.print(text("data.assumed", what=told(one)), markup=False)
     rows = _by_client(report) if by_client else _by_kind(report)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
@@ -253,7 +272,7 @@ def _print_report(report: CleaningReport, by_client: bool) -> None:
     else:
         console.print(text("data.nothing_found"))
     for name, why in list(report.excluded.items())[:5]:
-        console.print(text("data.excluded", client=name, why=why), markup=False)
+        console.print(text("data.excluded", client=name, why=told(why)), markup=False)
     if len(report.excluded) > 5:
         console.print(text("data.more", count=len(report.excluded) - 5))
     if report.refused:
@@ -286,7 +305,7 @@ def _by_kind(report: CleaningReport) -> list[tuple[str, ...]]:
     for (kind, action), found in sorted(groups.items(), key=lambda g: KINDS.index(g[0][0])):
         worst = max(found, key=lambda f: f.count)
         where = "\n".join(
-            part for part in (worst.client_id, *worst.places[:1], worst.detail) if part
+            part for part in (worst.client_id, *worst.places[:1], told(worst.detail)) if part
         )
         rows.append(
             (
@@ -307,7 +326,7 @@ def _by_client(report: CleaningReport) -> list[tuple[str, ...]]:
             text(f"data.finding.{finding.kind}"),
             text(f"data.action.{finding.action.replace(' ', '_')}"),
             number(finding.count, 0),
-            "\n".join((*finding.places, *((finding.detail,) if finding.detail else ()))),
+            "\n".join((*finding.places, *((told(finding.detail),) if finding.detail else ()))),
         )
         for finding in report.findings
     ]
@@ -337,8 +356,8 @@ def _print_description(found: dict[str, Any], everything: bool) -> None:
         f"{window['timezone']}"
         if window
         else "",
-        "licence": found["licence"],
-        "citation": found["citation"],
+        "licence": told(found["licence"]),
+        "citation": told(found["citation"]),
     }
     for key, value in lines.items():
         if value:

@@ -131,6 +131,6 @@ def _print(result: dict[str, Any], lang: Language) -> None:
     shown = rows if result["hour"] is not None else result["rows"]
     for row in rows:
         typer.echo(said.sentence(result, row, lang))
-    print_columns(*said.rows_of(result, lang, shown))
+    print_columns(*said.rows_of(result, lang, shown, brief=True))
     for line in said.made_how(result, lang):
         typer.echo(line)

@@ -22,6 +22,10 @@ class Cut(StrEnum):
     FEATURE = "feature"
 
 
+#: A head of numbers is broken into lines of about so many characters.
+HEAD_WIDTH = 12
+
+
 def importance(
     run: Annotated[str, typer.Argument(metavar="RUN", help=text("cli.forecast.run"))],
     model: Annotated[str | None, typer.Option(help=text("cli.forecast.model"))] = None,
@@ -102,7 +106,9 @@ def _print(result: dict[str, Any], clients: list[str], lang: Language) -> None:
 
 
 def print_columns(heads: list[Column], rows: list[list[str]]) -> None:
-    """Print a table as a report has it, without cutting a cell."""
+    """Print a table as a report has it, without cutting a cell; long heads take several lines."""
+    from textwrap import wrap
+
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -112,7 +118,13 @@ def print_columns(heads: list[Column], rows: list[list[str]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for head in heads:
-        table.add_column(head.title, justify="right" if head.numeric else "left", no_wrap=True)
+        title = "\n".join(wrap(head.title, HEAD_WIDTH)) if head.numeric else head.title
+        table.add_column(
+            Text(title),
+            vertical="bottom",
+            justify="right" if head.numeric else "left",
+            no_wrap=True,
+        )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     print_whole(table, Console(highlight=False))

@@ -149,6 +149,10 @@ def _print_end(record: RunRecord, report: Path, next_lines: Sequence[str], lang:
     if record.manifest["data"].get("simulated"):
         console.print(text("cli.simulated", lang), style="bold yellow")
     print_scores(record.scores(), lang)
+    own = [
+        text("cli.run.own_code", lang, module=module, file=place["file"])
+        for module, place in record.manifest.get("own_code", {}).items()
+    ]
     # Names and paths are no markup, and whole lines can be copied.
-    for line in (text("cli.run.report", lang, path=report), *next_lines):
+    for line in (*own, text("cli.run.report", lang, path=report), *next_lines):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
+from fl_inmetro.config import own_code
 from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.errors import ConfigError, Fault
 
@@ -24,7 +25,8 @@ _KEY = re.compile(r"^\s*([A-Za-z0-9_.\-\"']+)\s*=")
 def load(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
     """Read a TOML file (None = all defaults) and apply `table.key=value` overrides.
 
-    Relative paths of `[data]` and `[data.covariates]` are taken from the folder of the file.
+    Relative paths of `[data]` and `[data.covariates]` are taken from the folder of the file; code
+    of the user's own is looked for there too (see `own_code`).
 
     Raises:
         ConfigError: FL100 file, FL101 syntax, FL102 keys or values, FL104 override.
@@ -41,7 +43,10 @@ def load(path: Path | None, overrides: Iterable[str] = ()) -> RunConfig:
         for table in (data, data.get("covariates")):
             if isinstance(table, dict) and isinstance(table.get("path"), str):
                 table["path"] = str((path.parent / table["path"]).resolve())
-    return check(raw, str(path) if path else "--set", lines, said)
+    config = check(raw, str(path) if path else "--set", lines, said)
+    if path is not None:
+        own_code.search_beside(config, path.parent)
+    return config
 
 
 def override(config: RunConfig, overrides: Iterable[str]) -> RunConfig:

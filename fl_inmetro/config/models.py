@@ -359,9 +359,9 @@ class Own(Profiled):
     """A network of your own (`docs/methods.md`).
 
     Attributes:
-        network: `package.module:Network`, also from the directory the command is started in. It is
-            made as `Network(context, horizon)`, in steps, or `Network(context, horizon, outputs)`
-            for a loss with several numbers per step.
+        network: `package.module:Network`, also from the folder of the TOML file, or else from the
+            directory the command is started in. It is made as `Network(context, horizon)`, in
+            steps, or `Network(context, horizon, outputs)` for a loss with several numbers per step.
     """
 
     eta_l: float = Field(1e-3, gt=0)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fl_inmetro.config.schema import Data
+from fl_inmetro.data.cleaning.ends import note_uneven_ends
 from fl_inmetro.data.cleaning.findings import CleaningReport, ClientSummary
 from fl_inmetro.data.cleaning.source import Cleaned, clean_source
 from fl_inmetro.data.cleaning.steps import resample
@@ -17,6 +18,7 @@ from fl_inmetro.data.sources import LAYOUTS, SIMULATOR, SOURCES
 from fl_inmetro.data.sources.guess import settings_for as guessed
 from fl_inmetro.data.surroundings import with_sites
 from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.i18n.said import said
 from fl_inmetro.units import DAY_S, HOUR_S, iso_utc
 
 
@@ -70,6 +72,7 @@ def examine(data: Data, seed: int = 0) -> tuple[FederatedData | None, CleaningRe
     cleaned = clean_source(source, names, data.cleaning)
     cleaned.excluded.update(excluded)
     series, step_s = _one_step(cleaned, data.resolution_min)
+    note_uneven_ends(series, cleaned.ledger)
     if not series and not cleaned.ledger.faults:
         cleaned.ledger.refuse(
             Fault(
@@ -140,11 +143,11 @@ def _choose(data: Data, present: Iterable[str]) -> tuple[list[str], dict[str, st
     kept: list[str] = []
     for name in names:
         if data.clients and name not in data.clients:
-            excluded[name] = "not in data.clients"
+            excluded[name] = said("not_chosen")
         elif name in data.exclude:
-            excluded[name] = "in data.exclude"
+            excluded[name] = said("named_out")
         elif data.max_clients is not None and len(kept) >= data.max_clients:
-            excluded[name] = f"beyond data.max-clients = {data.max_clients}"
+            excluded[name] = said("beyond_max", count=data.max_clients)
         else:
             kept.append(name)
     return kept, excluded

@@ -18,6 +18,7 @@ from fl_inmetro.data.features import trailing_level
 from fl_inmetro.data.series import ClientSeries, FederatedData
 from fl_inmetro.data.windows import Windows, horizon_steps, lead_steps, windows_at
 from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.i18n.said import said
 from fl_inmetro.units import DAY_S, iso_utc
 
 Ints = NDArray[np.int64]
@@ -188,11 +189,11 @@ def split_fleet(
         if days >= MIN_TRAIN_WINDOWS and trailing_level(parts.train).trainable.any():
             clients[name] = parts
         elif days >= MIN_TRAIN_WINDOWS:
-            excluded[name] = "no training day has a week of readings above zero behind it"
+            excluded[name] = said("no_level")
         elif not brief and not days and not len(parts.validation) and not len(parts.test):
-            excluded[name] = "no readings in the window"
+            excluded[name] = said("not_in_window")
         elif drop_short or not (days or brief):
-            excluded[name] = f"{days} days to train on, {MIN_TRAIN_WINDOWS} are needed"
+            excluded[name] = said("too_few_days", days=days, least=MIN_TRAIN_WINDOWS)
         else:
             faults.append(
                 Fault(

@@ -75,6 +75,9 @@ def sentence(summary: Summary, lang: Language) -> str:
     first, last = summary["days"]
     fleet = any(one["client_id"] is None for one in summary["alarms"])
     key = "quiet" if not summary["alarms"] else "fleet" if fleet else "some"
+    # The number that the verb goes by.
+    if (summary["clients"] if key == "quiet" else summary["alarmed"]) == 1:
+        key += "_one"
     return text(
         f"drift.found.{key}",
         lang,

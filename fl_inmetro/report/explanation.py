@@ -14,7 +14,7 @@ from fl_inmetro.report import palette
 from fl_inmetro.report.html import banner, page
 from fl_inmetro.report.importance import block_label
 from fl_inmetro.report.markup import Column, bullets, figure, table
-from fl_inmetro.report.words import kwh, line_label, significant
+from fl_inmetro.report.words import MISSING, line_label, significant
 from fl_inmetro.runs.layout import write_whole
 
 Result = Mapping[str, Any]
@@ -70,7 +70,7 @@ def subject(result: Result, lang: Language) -> str:
         "explain.subject_one",
         lang,
         client=result["client"],
-        issue=result["issue_time_utc"],
+        issue=f"{result['issue_time_utc'][:16].replace('T', ' ')} UTC",
         model=line_label(result["model"], result["training"], lang),
         run=result["run"],
     )
@@ -133,9 +133,13 @@ def made_how(result: Result, lang: Language) -> list[str]:
 
 
 def rows_of(
-    result: Result, lang: Language, rows: Sequence[Result] | None = None
+    result: Result, lang: Language, rows: Sequence[Result] | None = None, *, brief: bool = False
 ) -> tuple[list[Column], list[list[str]]]:
-    """Return the head and rows of the table of terms; those that are zero all day are left out."""
+    """Return the head and rows of the table of terms; those that are zero all day are left out.
+
+    All numbers have as many digits behind the mark as leave three significant ones to the largest.
+    `brief`: only the first row of a day has its date.
+    """
     shown = result["rows"] if rows is None else rows
     names = [n for n in result["terms"] if any(row["terms"][n] for row in result["rows"])]
     names = [n for n in names if n != "rest" or not result["complete"]]
@@ -146,15 +150,24 @@ def rows_of(
         Column(text("explain.column.forecast", lang)),
         *(Column(block_label(name, lang)) for name in names),
     ]
-    digits = _digits(max(abs(row["forecast_kwh"]) for row in result["rows"]))
+    digits = _digits(
+        max(abs(v) for row in shown for v in (row["forecast_kwh"], *row["terms"].values()))
+        if shown
+        else 0.0
+    )
+    begins = [row["local"] for row in shown]
+    if brief:
+        begins = [
+            _without_date(now, last) for now, last in zip(begins, ["", *begins], strict=False)
+        ]
     cells = [
         [
-            row["local"],
-            *([kwh(row["observed_kwh"], lang)] if known else []),
+            begin,
+            *([_measured(row["observed_kwh"], digits, lang)] if known else []),
             number(row["forecast_kwh"], digits, lang),
             *(signed(row["terms"][name], digits, lang, base=name in BASES) for name in names),
         ]
-        for row in shown
+        for begin, row in zip(begins, shown, strict=True)
     ]
     return heads, cells
 
@@ -221,6 +234,20 @@ def signed(value: float, digits: int, lang: Language, *, base: bool = False) -> 
 def _family_label(name: str, lang: Language) -> str:
     named: Mapping[str, str] = catalogue("explain", lang)["family"]
     return named.get(name) or block_label(name, lang)
+
+
+def _without_date(local: str, before: str) -> str:
+    """Return a time with blanks for its date where the row before is of the same day.
+
+    >>> _without_date("2024-02-25 01:00", "2024-02-25 00:00")
+    '           01:00'
+    """
+    day = local[:10]
+    return local.replace(day, " " * len(day), 1) if before[:10] == day else local
+
+
+def _measured(value: float | None, digits: int, lang: Language) -> str:
+    return MISSING if value is None else number(value, digits, lang)
 
 
 def _digits(value: float) -> int:

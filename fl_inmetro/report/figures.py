@@ -266,7 +266,7 @@ def forecast_weeks(record: RunRecord, lang: Language) -> go.Figure | None:
     notes, axes = [], {}
     for i, week in enumerate(found):
         axis = "" if i == 0 else str(i + 1)
-        times = [str(t) for t in week.target_time_utc]
+        times = [t.strftime("%Y-%m-%dT%H:%M:%S") for t in week.local_times()]
         for key, name, colour, dash, width in names:
             values = getattr(week, key)
             if values is None:
@@ -302,7 +302,7 @@ def forecast_weeks(record: RunRecord, lang: Language) -> go.Figure | None:
         role = text(f"report.role.{week.role}", lang)
         notes.append(
             {
-                "text": f"<b>{role}</b>: {escape(week.client_id)} (UTC)",
+                "text": f"<b>{role}</b>: {escape(week.client_id)} ({week.clock})",
                 "xref": "paper",
                 "yref": "paper",
                 "x": 0,

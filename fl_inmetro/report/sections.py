@@ -10,12 +10,13 @@ import numpy as np
 
 from fl_inmetro.config.strategy import Strategy
 from fl_inmetro.i18n import Language, text
+from fl_inmetro.i18n.said import told
 from fl_inmetro.report import figures, view
 from fl_inmetro.report.captions import columns, facts, figure_title, note, nothing, table_title
 from fl_inmetro.report.clusters import clusters
 from fl_inmetro.report.findings import step
 from fl_inmetro.report.markup import Column, bullets, code, figure, table
-from fl_inmetro.report.weeks import weeks
+from fl_inmetro.report.weeks import clock_of, weeks
 from fl_inmetro.report.words import (
     byte_count,
     duration,
@@ -110,10 +111,16 @@ def forecasts(record: RunRecord, lang: Language) -> str:
         for week in found
         if np.isfinite(week.mean_kwh - week.observed_kwh).any()
     )
-    content = figure("fig-forecast", title, note("forecast", lang, model=label), alt, drawn)
+    content = figure(
+        "fig-forecast",
+        title,
+        note("forecast", lang, model=label, clock=clock_of(record)),
+        alt,
+        drawn,
+    )
     for week in found:
         heads = [
-            Column(text("report.column.time_utc", lang), numeric=False),
+            Column(text("report.column.time_on", lang, clock=week.clock), numeric=False),
             Column(text("report.column.observed_kwh", lang)),
             Column(text("report.column.forecast_kwh", lang)),
         ]
@@ -122,8 +129,8 @@ def forecasts(record: RunRecord, lang: Language) -> str:
             heads.append(Column(f"{model_label(base.model, lang)}, kWh"))
             values.append(week.baseline_kwh)
         rows = [
-            [str(moment).replace("T", " "), *(kwh(float(v[i]), lang) for v in values)]
-            for i, moment in enumerate(week.target_time_utc)
+            [moment, *(kwh(float(v[i]), lang) for v in values)]
+            for i, moment in enumerate(week.told_times())
         ]
         caption = f"{text(f'report.role.{week.role}', lang)}: {week.client_id}"
         content += table(caption, heads, rows)
@@ -144,8 +151,8 @@ def data(record: RunRecord, lang: Language) -> str:
         ("source", str(content.get("source", ""))),
         ("data_title", str(content.get("title", ""))),
         ("simulated", yes_no(bool(content.get("simulated")), lang)),
-        ("licence", str(content.get("licence", ""))),
-        ("citation", str(content.get("citation", ""))),
+        ("licence", told(str(content.get("licence", "")), lang)),
+        ("citation", told(str(content.get("citation", "")), lang)),
         ("timezone", str(content.get("timezone", ""))),
         ("resolution", step(record, lang) if resolution_s else ""),
         ("meters" if content.get("partition") else "clients", whole(count, lang)),
@@ -170,7 +177,9 @@ def data(record: RunRecord, lang: Language) -> str:
                 Column(text(f"report.column.{first}", lang), numeric=False),
                 Column(text(f"report.column.{second}", lang), numeric=numeric),
             ]
-            cells = [[k, whole(v, lang) if numeric else str(v)] for k, v in values.items()]
+            cells = [
+                [k, whole(v, lang) if numeric else told(str(v), lang)] for k, v in values.items()
+            ]
             html += table(text(f"report.item.{name}", lang), heads, cells)
     return html
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ class Week:
         client_id: Which client; of a partition, with the meter.
         role: `best`, `median` or `worst`.
         target_time_utc: When each step begins, numpy datetime64[s], UTC.
+        clock: The clock of the run's window, such as `America/Sao_Paulo`: people read on it.
         observed_kwh: Energy of the step; NaN where unknown.
         mean_kwh: Its forecast.
         baseline_kwh: Forecast of the best baseline; None when the file has none.
@@ -32,9 +34,35 @@ class Week:
     client_id: str
     role: str
     target_time_utc: NDArray[np.datetime64]
+    clock: str
     observed_kwh: Floats
     mean_kwh: Floats
     baseline_kwh: Floats | None
+
+    def local_times(self) -> list[datetime]:
+        """Return when each step begins on the clock of the run, with its offset from UTC."""
+        zone = ZoneInfo(self.clock)
+        moments = self.target_time_utc.astype("datetime64[s]").tolist()
+        return [moment.replace(tzinfo=UTC).astimezone(zone) for moment in moments]
+
+    def told_times(self) -> list[str]:
+        """Return the times to the minute; with the offset where the clock changes in this week."""
+        times = self.local_times()
+        changes = len({moment.utcoffset() for moment in times}) > 1
+        shown = [moment.strftime("%Y-%m-%d %H:%M") for moment in times]
+        if not changes:
+            return shown
+        # An hour that autumn repeats is told from the first one.
+        return [f"{s} {m.isoformat()[-6:]}" for s, m in zip(shown, times, strict=True)]
+
+
+def clock_of(record: RunRecord) -> str:
+    """Return the clock of a run's window; UTC where the run names none that is known here."""
+    name = str(record.manifest.get("window", {}).get("timezone") or "UTC")
+    try:
+        return str(ZoneInfo(name))
+    except (KeyError, ValueError, OSError):  # a zone that is not there is a KeyError
+        return "UTC"
 
 
 def weeks(record: RunRecord, line: Line, days: int = 7) -> list[Week]:
@@ -61,6 +89,7 @@ def weeks(record: RunRecord, line: Line, days: int = 7) -> list[Week]:
                 client_id=name if name == meter else f"{name} ({meter})",
                 role=role,
                 target_time_utc=np.array(instants, dtype="datetime64[s]"),
+                clock=clock_of(record),
                 observed_kwh=np.array([mine.get(t, (np.nan, np.nan))[1] for t in instants]),
                 mean_kwh=np.array([mine.get(t, (np.nan, np.nan))[0] for t in instants]),
                 baseline_kwh=(

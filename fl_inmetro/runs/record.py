@@ -82,7 +82,10 @@ class RunRecord:
             ConfigError: FL102 when the run was made by a version with other keys.
         """
         from fl_inmetro.config.load import check
+        from fl_inmetro.config.own_code import search_again
 
+        # Whoever asks for the configuration is about to make the model anew.
+        search_again(self.manifest.get("own_code", {}))
         return check(self.config_raw, str(self.path / layout.CONFIG_JSON))
 
     @property

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fl_inmetro import events as ev
 from fl_inmetro.config.load import config_hash, frozen_json, to_toml
+from fl_inmetro.config.own_code import places
 from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.runs import database, layout, provenance, weights
 from fl_inmetro.runs.lock import WriterLock
@@ -121,6 +122,8 @@ class Recorder:
             "window": dict(window),
             "data": dict(manifest),
         }
+        if own := places(config):
+            content["own_code"] = own
         text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True)
         layout.write_whole(path / layout.MANIFEST, text.encode())
         return recorder

@@ -72,7 +72,9 @@ def summarise(record: RunRecord) -> RunSummary:
         RunError: FL703 when it cannot be read.
     """
     manifest, stages = record.manifest, record.stages()
-    last = stages[-1] if stages else {}
+    # A blend of models is a stage without a federation: it has no rounds to tell of.
+    trained = [stage for stage in stages if stage["groups"]]
+    last = (trained or stages or [{}])[-1]
     done = (
         max((row["round"] for row in record.rounds(stage=last["stage"])), default=0)
         if last

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from fl_inmetro.cli.data import app
+from fl_inmetro.config import load
 from fl_inmetro.data.cleaning.findings import KINDS
 from fl_inmetro.data.sources import SOURCES
 from fl_inmetro.errors import ConfigError, DataError
@@ -187,3 +189,77 @@ def documented(table: str) -> list[str]:
     section = DOC.read_text(encoding="utf-8").split(f"### JSON: `{table}`\n", 1)[1]
     section = section.split("\n#", 1)[0]
     return sorted(re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE))
+
+
+# ------------------------------------------------------------------------ a run's own TOML
+def run_file(folder: Path, data: str) -> Path:
+    path = folder / "my.toml"
+    path.write_text(f"seed = 7\n{data}")
+    return path
+
+
+@pytest.mark.parametrize("command", ["check", "describe"])
+def test_a_configuration_stands_for_the_data_of_its_run(meters: Path, command: str) -> None:
+    file = run_file(
+        meters.parent,
+        '[data]\nsource = "long"\npath = "meters.csv"\nresolution-min = 120\n'
+        '[data.format]\ndecimal = ","\n'
+        '[data.format.columns]\nclient = "medidor"\ntimestamp = "data"\nvalue = "consumo"\n',
+    )
+    by_toml = json.loads(invoke(command, file, "--json")[0])
+    by_path = json.loads(invoke(command, meters, "--config", file, "--json")[0])
+    assert by_toml["clients"] == by_path["clients"]
+    assert {one["client_id"] for one in by_toml["clients"]} == {"casa-1", "casa-2"}
+
+
+def test_a_simulated_run_is_described_with_its_own_seed(tmp_path: Path) -> None:
+    from fl_inmetro.data.simulator import simulate
+
+    file = run_file(tmp_path, "[data.simulator]\nclients = 2\ndays = 30\n")
+    found = json.loads(invoke("describe", file, "--json")[0])
+    other = json.loads(invoke("describe", "simulator", "--config", file, "--json")[0])
+    assert found["clients"] == other["clients"]
+    settings = load(file).data.simulator
+    (mean_7, mean_0) = (
+        [float(np.nanmean(one.energy_kwh)) for _, one in sorted(simulate(settings, seed).items())]
+        for seed in (7, 0)
+    )
+    assert [one["mean_kw"] for one in found["clients"]] == pytest.approx(mean_7, rel=1e-3)
+    assert mean_7 != pytest.approx(mean_0, rel=1e-2)
+
+
+def test_two_configurations_are_refused(meters: Path) -> None:
+    file = run_file(meters.parent, "")
+    _, error = invoke("describe", file, "--config", file, fails=DataError)
+    assert isinstance(error, DataError)
+    assert [fault.code for fault in error.faults] == ["FL223"]
+
+
+# --------------------------------------------------------------------------- in Portuguese
+def test_what_was_assumed_and_found_is_told_in_portuguese(meters: Path) -> None:
+    lines = meters.read_text().splitlines()
+    # casa-1 ends four days early, has a gap of three hours and an outlier.
+    first = [line for line in lines[1:] if line.startswith("casa-1")][: 27 * 24]
+    del first[100:103]
+    first[400] = first[400].rsplit(";", 1)[0] + ";900,00"
+    second = [line for line in lines[1:] if line.startswith("casa-2")]
+    meters.write_text("\n".join([lines[0], *first, *second]) + "\n")
+    words = ["check", str(meters), "--decimal", ",", "--timezone", "America/Sao_Paulo"]
+    env = {"COLUMNS": "400", "FL_INMETRO_LANG": "pt-BR"}
+    answer = CliRunner(env=env).invoke(app, words).output
+    for sentence in (
+        "suposto: uma tabela longa: uma linha por leitura",
+        "suposto: a coluna `medidor` traz o cliente",
+        "suposto: unidade kWh, relógio America/Sao_Paulo, as marcas indicam o início do passo",
+        "suposto: separador `;`",
+        "suposto: as datas têm o dia primeiro",
+        "3 lacunas, a maior de 3 h",  # the negative and the outlier are gaps too
+        "a maior 900 kWh",
+        "termina antes dos outros",
+        "a última leitura é 4 dias antes da última da frota",
+    ):
+        assert sentence in answer, sentence
+    kept = json.loads(CliRunner(env=env).invoke(app, [*words, "--json"]).output)
+    assert "a long table: one row per reading" in kept["assumed"]
+    told = CliRunner(env=env).invoke(app, ["describe", *words[1:]]).output
+    assert "não informado (arquivo seu)" in told

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tomllib
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -13,6 +15,7 @@ from urllib.parse import unquote
 import click
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from fl_inmetro.cli.app import app
 from fl_inmetro.config.load import load
@@ -213,6 +216,33 @@ def test_both_readmes_have_the_same_sections_commands_links_and_settings() -> No
     # Two empty lists are equal too.
     assert len(command_lines(english)) > 20
     assert _settings(english)
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.name)
+def test_the_file_with_a_decimal_comma_is_read_by_its_command(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows that are shown, gone on with for 40 days of 0.35 and 0.30 kWh by turns."""
+    text = path.read_text(encoding="utf-8")
+    (shown,) = [block.body for block in blocks(text) if block.info == "csv"]
+    (line,) = [one.text for one in command_lines(text) if one.whole and "--decimal" in one.text]
+    head, *rows = shown.splitlines()
+    begin = datetime(2024, 1, 1)
+    made = [
+        f"casa-1;{begin + timedelta(hours=hour):%d/%m/%Y %H:%M};{'0,30' if hour % 2 else '0,35'}"
+        for hour in range(40 * 24)
+    ]
+    assert made[: len(rows)] == rows
+    words = words_of(line)
+    (tmp_path / words[2]).write_text("\n".join([head, *made]) + "\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(app, [*words, "--json"])
+    assert answer.exit_code == 0, answer.output
+    (client,) = json.loads(answer.output)["clients"]
+    assert client["client_id"] == "casa-1"
+    assert client["valid_steps"] == 40 * 24
+    assert client["mean_kw"] == pytest.approx(0.325)
+    assert client["start_utc"] == "2024-01-01T03:00:00Z"  # midnight in São Paulo
 
 
 def test_every_dependency_has_a_reason() -> None:

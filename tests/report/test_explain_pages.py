@@ -182,6 +182,30 @@ def test_the_table_leaves_out_what_is_zero_all_day_and_shows_what_is_left_where_
     assert "Measured" in [h.title for h in explanation.rows_of(measured, "en")[0]]
 
 
+def test_a_terminal_names_the_day_once_and_writes_all_numbers_alike():
+    """The largest number is 2.113: three significant digits of it leave two behind the mark."""
+    days = [
+        step(22),
+        step(23),
+        step(0, local="2024-05-09 00:00"),
+        step(1, local="2024-05-09 01:00"),
+    ]
+    found = forecast(rows=[step(3, observed_kwh=0.012345), *days])
+    _, rows = explanation.rows_of(found, "en", days, brief=True)
+    assert [row[0] for row in rows] == [
+        "2024-05-08 22:00", "           23:00", "2024-05-09 00:00", "           01:00"
+    ]  # fmt: skip
+    _, rows = explanation.rows_of(found, "pt-BR")
+    assert [row[0] for row in rows][:2] == ["2024-05-08 03:00", "2024-05-08 22:00"]
+    assert all(len(cell.lstrip("+−").partition(",")[2]) == 2 for cell in rows[0][1:])
+    assert rows[0][1] == "0,01"
+    assert rows[1][1] == "–"
+    # A term may be larger than the forecast: then it says how many digits there are.
+    large = step(18, terms={"profile": 12.0, "floor": -9.887})
+    found = forecast(rows=[large], terms=["profile", "floor"])
+    assert explanation.rows_of(found, "en")[1][0][1:] == ["2.1", "12.0", "−9.9"]
+
+
 def test_the_stack_adds_up_to_the_line():
     found = forecast(rows=[step(h) for h in range(24)])
     drawn = explanation.terms_figure(found, "en")

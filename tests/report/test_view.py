@@ -4,7 +4,7 @@ import pytest
 from fl_inmetro import events as ev
 from fl_inmetro.report import view
 from fl_inmetro.report.view import Line
-from fl_inmetro.report.weeks import weeks
+from fl_inmetro.report.weeks import Week, clock_of, weeks
 from fl_inmetro.runs import RunRecord
 from fl_inmetro.seeds import derive
 from tests.builders import compare_run, create, single_run, write_forecasts
@@ -112,6 +112,26 @@ def test_weeks_are_seven_days_of_three_clients_with_their_baseline(tmp_path):
     assert found[0].observed_kwh.size == 7 * 24
     assert found[0].baseline_kwh is not None
     assert str(found[0].target_time_utc[0]) == "2024-05-15T03:00:00"
+
+
+def test_a_week_is_told_on_the_clock_of_the_run(tmp_path):
+    record = RunRecord.open(compare_run(tmp_path))
+    assert clock_of(record) == "America/Sao_Paulo"
+    # 03:00 UTC is midnight in São Paulo, which is three hours behind all year.
+    assert weeks(record, Line("mlp", "federated"))[0].told_times()[:2] == [
+        "2024-05-15 00:00",
+        "2024-05-15 01:00",
+    ]
+
+
+def test_the_hour_that_autumn_repeats_is_told_twice():
+    # In Berlin summer time ended on 2024-10-27 at 01:00 UTC, from 03:00 back to 02:00.
+    instants = np.array(["2024-10-27T00:00:00", "2024-10-27T01:00:00"], dtype="datetime64[s]")
+    known = np.ones(2)
+    week = Week("a", "best", instants, "Europe/Berlin", known, known, None)
+    assert week.told_times() == ["2024-10-27 02:00 +02:00", "2024-10-27 02:00 +01:00"]
+    first = Week("a", "best", instants[:1], "Europe/Berlin", known[:1], known[:1], None)
+    assert first.told_times() == ["2024-10-27 02:00"]
 
 
 def test_of_overlapping_forecasts_the_last_issued_counts(tmp_path):

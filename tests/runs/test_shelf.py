@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from fl_inmetro import events as ev
 from fl_inmetro.errors import RunError
 from fl_inmetro.runs import (
     Recorder,
@@ -97,6 +98,15 @@ def test_a_summary_names_the_best_learner_by_hand(tmp_path):
     assert (summary.clients, summary.rounds_done, summary.rounds_planned) == (6, 4, 4)
     assert (summary.status, summary.seconds, summary.simulated) == ("completed", 61.5, True)
     json.dumps(summary.to_json())
+
+
+def test_a_blend_of_models_has_no_rounds_of_its_own(tmp_path):
+    with create(tmp_path) as recorder:
+        recorder(ev.RunStarted("mlp", "federated", 6, 1, 4))
+        recorder(ev.RunStarted("mlp", "personalised", 6, 0, 1))
+        recorder.flush()
+        summary = summarise(RunRecord.open(recorder.path))
+    assert (summary.rounds_done, summary.rounds_planned) == (0, 4)
 
 
 def test_a_run_that_has_just_begun_has_a_summary(tmp_path):

@@ -18,6 +18,7 @@ from fl_inmetro.data.cleaning.steps import place_on_grid
 from fl_inmetro.data.readings import Opened, Readings
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.i18n.said import said
 from fl_inmetro.units import DAY_S, HOUR_S, TO_KILO, is_power, iso_utc
 
 Floats = NDArray[np.float64]
@@ -39,7 +40,7 @@ def clean_client(
     """
     name = readings.client_id
     if not readings.value.size or not np.isfinite(readings.value).any():
-        raise _empty(readings, ledger, "no reading at all")
+        raise _empty(readings, ledger, said("no_reading"))
     # Inf is no reading; text files can contain it.
     value = np.where(np.isfinite(readings.value), readings.value, np.nan)
     aligned = align(
@@ -55,7 +56,7 @@ def clean_client(
     energy_kwh = _energy_kwh(name, aligned, source, ledger, where)
     energy_kwh = _mask_values(name, energy_kwh, aligned, source, rules, ledger, where)
     if not np.isfinite(energy_kwh).any():
-        raise _empty(readings, ledger, "no usable reading after cleaning")
+        raise _empty(readings, ledger, said("no_usable"))
 
     step_s = aligned.coarse_s
     if aligned.fine_s != step_s:
@@ -66,12 +67,12 @@ def clean_client(
             other.sum(),
             "repaired",
             where(other),
-            f"{aligned.fine_s // 60} and {step_s // 60} min: all brought to {step_s // 60} min",
+            said("steps_brought", fine=aligned.fine_s // 60, coarse=step_s // 60, to=step_s // 60),
         )
     start_utc_s, grid = place_on_grid(aligned.utc_s, aligned.own_s, energy_kwh, step_s)
     start_utc_s, grid = trim(start_utc_s, grid, step_s)
     if not grid.size:
-        raise _empty(readings, ledger, "no step whose parts are all there")
+        raise _empty(readings, ledger, said("no_whole_step"))
     grid = _gaps(name, start_utc_s, grid, step_s, rules, ledger)
 
     change = levels.change_of_level(grid, step_s)
@@ -83,7 +84,7 @@ def clean_client(
             grid.size - at,
             "reported",
             [iso_utc(start_utc_s + at * step_s)],
-            f"level changes by a factor of about {factor:g} ({meaning}?)",
+            said("level_changes", factor=f"{factor:g}", meaning=meaning),
         )
     _enough(readings, grid, start_utc_s, step_s, rules, ledger)
     return ClientSeries(name, start_utc_s, step_s, grid)
@@ -95,8 +96,8 @@ def _energy_kwh(
     if source.quantity == "register":
         change = differences(aligned.utc_s, aligned.value, aligned.own_s)
         for kind, rows, action, detail in (
-            ("register_reset", change.reset, "marked missing", "the register fell"),
-            ("register_rollover", change.rollover, "repaired", "counted on from zero"),
+            ("register_reset", change.reset, "marked missing", said("register_fell")),
+            ("register_rollover", change.rollover, "repaired", said("register_turned")),
         ):
             mask = np.zeros(aligned.value.shape, dtype=bool)
             mask[rows] = True
@@ -135,20 +136,23 @@ def _mask_values(
         hours = aligned.own_s / HOUR_S if is_power(source.unit) else np.ones(result.shape)
         floor = source.impossible_below
         mask = values.below(result / (factor * hours), floor)
-        handle("impossible_low", mask, True, f"below {floor:g} {source.unit}")
+        detail = said("below", floor=f"{floor:g}", unit=source.unit)
+        handle("impossible_low", mask, True, detail)
     steps = math.ceil(rules.flat_hours * HOUR_S / aligned.fine_s)
     if rules.flat == "mask":
-        detail = f"from {rules.flat_hours:g} h on"
+        detail = said("flat_from", hours=f"{rules.flat_hours:g}")
         handle("flat", values.stuck(result, steps), True, detail)
     else:
-        detail = f"{rules.flat_hours:g} h or longer"
+        detail = said("flat_long", hours=f"{rules.flat_hours:g}")
         handle("flat", values.flat_lines(result, steps), False, detail)
     found = values.outliers(aligned.utc_s, result, rules.outlier_factor)
-    peak = f", highest {np.nanmax(result):.4g} kWh" if found.any() else ""
-    detail = f"above {rules.outlier_factor:g} times the 99th percentile before it{peak}"
+    factor_said = f"{rules.outlier_factor:g}"
+    detail = said("above", factor=factor_said)
+    if found.any():
+        detail = said("above_peak", factor=factor_said, peak=f"{np.nanmax(result):.4g}")
     unseen = values.outliers_in_hindsight(result, rules.outlier_factor) & ~found
     handle("outlier", found, rules.outliers == "mask", detail)
-    detail = f"above {rules.outlier_factor:g} times the later 99th percentile, not the earlier one"
+    detail = said("above_later", factor=factor_said)
     handle("outlier", unseen, False, detail)
     return result
 
@@ -159,19 +163,20 @@ def _gaps(
     first, length = gaps(grid)
     if not first.size:
         return grid
+    longest = f"{int(length.max()) * step_s / HOUR_S:g}"
+    one = first.size == 1
     ledger.note(
         name,
         "gap",
         int(length.sum()),
         "reported",
         [iso_utc(start_utc_s + int(i) * step_s) for i in first[:3]],
-        f"{first.size} gap{'s' if first.size > 1 else ''}, "
-        f"longest {int(length.max()) * step_s / HOUR_S:g} h",
+        said("gap", hours=longest) if one else said("gaps", count=first.size, hours=longest),
     )
     most = int(rules.max_gap_fill_h * HOUR_S // step_s)
     if most:
         grid, filled = fill_from_past(grid, most, DAY_S // step_s)
-        detail = f"the first {rules.max_gap_fill_h:g} h of gaps, from the day or the week before"
+        detail = said("filled", hours=f"{rules.max_gap_fill_h:g}")
         ledger.note(name, "gap_filled", filled, "repaired", (), detail)
     return grid
 
@@ -186,7 +191,8 @@ def _enough(
         return
     span = f"{iso_utc(start_utc_s)} to {iso_utc(start_utc_s + grid.size * step_s)}"
     action: Action = "reported" if rules.drop_short else "refused"
-    ledger.note(name, "too_short", usable, action, [readings.where(0)], f"{days:.1f} days")
+    shown = said("days", days=f"{days:.1f}")
+    ledger.note(name, "too_short", usable, action, [readings.where(0)], shown)
     raise DataError(
         Fault(
             "FL206",

@@ -32,6 +32,8 @@ KINDS = (
     "gap_filled",
     "unit_suspicion",
     "level_change",
+    "begins_late",
+    "ends_early",
     "empty",
     "too_short",
 )

@@ -13,6 +13,7 @@ from fl_inmetro.data.cleaning.repeats import one_per_step
 from fl_inmetro.data.cleaning.steps import MINUTE_S, Steps, find_steps, snap
 from fl_inmetro.data.readings import Opened, Readings
 from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.i18n.said import said
 from fl_inmetro.units import DAY_S
 
 Floats = NDArray[np.float64]
@@ -87,7 +88,7 @@ def align(readings: Readings, source: Opened, ledger: Ledger) -> Aligned:
     if moved.any():
         where = np.flatnonzero(moved)
         places = (readings.where(row[i]) for i in where[:3])
-        ledger.note(name, "jitter", where.size, "repaired", places, "moved to the nearest step")
+        ledger.note(name, "jitter", where.size, "repaired", places, said("nearest_step"))
     if off.any():
         raise _off_grid(readings, row, np.flatnonzero(off), steps.fine_s, ledger)
 
@@ -104,7 +105,7 @@ def align(readings: Readings, source: Opened, ledger: Ledger) -> Aligned:
             single.conflicting.size,
             "repaired" if mean else "marked missing",
             places,
-            "their mean is used" if mean else "",
+            said("mean_used") if mean else "",
         )
     rows = single.rows
     return Aligned(utc_s[rows], single.value, own_s[rows], row[rows], steps.fine_s, steps.coarse_s)
@@ -185,7 +186,12 @@ def _note_clock(
     gone = np.flatnonzero(nonexistent)
     places = (readings.where(row[i]) for i in gone[:3])
     ledger.note(
-        name, "nonexistent_hour", gone.size, "marked missing", places, f"never shown in {zone}"
+        name,
+        "nonexistent_hour",
+        gone.size,
+        "marked missing",
+        places,
+        said("never_shown", zone=zone),
     )
     both = source.clock.repeated_hour == "both"
     places = (readings.where(row[i]) for i in lone[:3])
@@ -195,13 +201,11 @@ def _note_clock(
         lone.size,
         "repaired" if both else "reported",
         places,
-        "one reading for two passings: half of it given to each"
-        if both
-        else "one reading for two passings: taken as the first, the second is missing",
+        said("halved" if both else "taken_first"),
     )
     paired = repeated.copy()
     paired[lone] = False
     rows = np.flatnonzero(paired)
     places = (readings.where(row[i]) for i in rows[:3])
-    detail = "first in file order = daylight-saving time"
+    detail = said("file_order")
     ledger.note(name, "repeated_hour", rows.size, "repaired", places, detail)

@@ -10,16 +10,17 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_inmetro.i18n.said import said
 from fl_inmetro.units import DAY_S
 
 Floats = NDArray[np.float64]
 
 #: Factor to what it would mean, and how far from it (as a ratio) still counts.
 FACTORS: tuple[tuple[float, float, str], ...] = (
-    (1000.0, 1.6, "Wh read as kWh"),
-    (0.001, 1.6, "MWh read as kWh"),
-    (4.0, 1.15, "kW per quarter hour read as kWh"),
-    (0.25, 1.15, "kWh per quarter hour read as kW"),
+    (1000.0, 1.6, said("unit_wh")),
+    (0.001, 1.6, said("unit_mwh")),
+    (4.0, 1.15, said("unit_kw")),
+    (0.25, 1.15, said("unit_kwh")),
 )
 #: Clients must agree this well before one of them can stand out (robust standard deviations).
 SIGMAS = 4.0

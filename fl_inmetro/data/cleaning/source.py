@@ -12,6 +12,7 @@ from fl_inmetro.data.cleaning.findings import Ledger
 from fl_inmetro.data.readings import Opened
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.errors import DataError
+from fl_inmetro.i18n.said import said
 from fl_inmetro.units import HOUR_S
 
 #: Faults of a client that `drop_short` turns into an exclusion.
@@ -68,6 +69,6 @@ def clean_source(source: Opened, names: Iterable[str], rules: Cleaning) -> Clean
             int(result.series[name].valid.sum()),
             "reported",
             (),
-            f"level is about {factor:g} times that of the other clients ({meaning}?)",
+            said("level_differs", factor=f"{factor:g}", meaning=meaning),
         )
     return result

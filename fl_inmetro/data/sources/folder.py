@@ -15,6 +15,7 @@ from fl_inmetro.data.sources.files import existing, missing_columns, sha256
 from fl_inmetro.data.sources.long import about, check_settings
 from fl_inmetro.data.sources.tables import StampColumn, chunks, look
 from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.i18n.said import said
 
 SUFFIXES = (".csv", ".txt", ".tsv", ".parquet", ".gz")
 
@@ -73,7 +74,7 @@ def open_folder(path: str | Path | None, settings: FileFormat) -> Opened:
         zeros_mean_missing=settings.zeros_mean_missing,
         resolution_s=step * 60 if step else None,
         files={file.name: sha256(file) for file in files},
-        assumed=("one client per file, named after the file",),
+        assumed=(said("one_per_file"),),
     )
 
 

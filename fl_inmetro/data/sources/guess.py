@@ -18,6 +18,7 @@ from fl_inmetro.data.sources.stamps import PATTERN
 from fl_inmetro.data.sources.tables import Table, look
 from fl_inmetro.data.sources.wide import UNNAMED
 from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.i18n.said import said
 
 LAYOUTS = ("long", "wide", "folder")
 _STAMP = re.compile(PATTERN)
@@ -101,8 +102,7 @@ def guess(path: str | Path, settings: FileFormat, layout: str | None = None) -> 
         table = look(file, settings)
     except DataError as error:
         if layout in (None, "wide") and "format.header = false" in error.faults[0].hint:
-            said = ("a wide table without header: every column is a meter",)
-            return Guess("wide", {}, False, said)
+            return Guess("wide", {}, False, (said("layout_bare"),))
         raise
     if not settings.header:
         return Guess("wide", {}, False, ())
@@ -184,11 +184,7 @@ def _pick(
 
 
 def _said(layout: str, columns: Mapping[str, str], settings: FileFormat) -> tuple[str, ...]:
-    words = {
-        "long": "a long table: one row per reading",
-        "wide": "a wide table: one column per meter",
-        "folder": "a folder with one file per meter",
-    }
-    picked = tuple(f"column `{name}` holds the {role}" for role, name in columns.items())
-    unit = f"unit {settings.unit}, clock {settings.timezone}"
-    return (words[layout], *picked, f"{unit}, stamps mark the {settings.timestamp_marks} of a step")
+    picked = tuple(said(f"column_{role}", name=name) for role, name in columns.items())
+    marks = f"marks_{settings.timestamp_marks}"
+    clock = said(marks, unit=settings.unit, zone=settings.timezone)
+    return (said(f"layout_{layout}"), *picked, clock)

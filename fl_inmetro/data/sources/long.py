@@ -18,6 +18,7 @@ from fl_inmetro.data.sources.files import existing, missing_columns, sha256
 from fl_inmetro.data.sources.stamps import SAMPLE
 from fl_inmetro.data.sources.tables import Chunk, StampColumn, chunks, look
 from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.i18n.said import said
 
 Ints = NDArray[np.int64]
 Number = TypeVar("Number", bound=np.generic)
@@ -25,7 +26,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 def about(name: str, path: Path) -> About:
     """Describe a file of the user: nothing is known of its licence, and that is said."""
-    unknown = "not stated (your own file)"
+    unknown = said("not_stated")
     return About(name, f"{path.name}", unknown, unknown)
 
 

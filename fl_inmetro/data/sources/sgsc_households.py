@@ -7,6 +7,7 @@ from pathlib import Path
 from fl_inmetro.data.readings import About, Clock, Opened
 from fl_inmetro.data.series import ReferenceWindow
 from fl_inmetro.data.sources.archive import NamedSet, read_columns
+from fl_inmetro.i18n.said import said
 
 ABOUT = About(
     "sgsc_households",
@@ -23,8 +24,9 @@ WINDOW = ReferenceWindow("2013-10-07", "2013-11-30", "00:00", ZONE)
 def open_set(path: Path) -> Opened:
     """Open the set. Zeros are kept: some are outages, others are empty homes."""
     clients, files = read_columns(path, "customer_id", "reading_datetime", "general_supply_kwh")
-    said = ("stamps mark the start of the half hour (the source does not say)",)
-    return Opened(ABOUT, clients, Clock(ZONE), files=files, assumed=said, reference_window=WINDOW)
+    clock = Clock(ZONE)
+    assumed = (said("half_hour"),)
+    return Opened(ABOUT, clients, clock, files=files, assumed=assumed, reference_window=WINDOW)
 
 
 SET = NamedSet(ABOUT, "load_30min.parquet", open_set)

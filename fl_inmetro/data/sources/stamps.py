@@ -24,6 +24,7 @@ from fl_inmetro.data.cleaning.dates import (
     jumps,
 )
 from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.i18n.said import said
 from fl_inmetro.units import DAY_S
 
 Ints = NDArray[np.int64]
@@ -312,8 +313,8 @@ def decide(stamps: Stamps, columns: list[Ints], day_first: bool | None, line_of:
     shown = True if stamps.first_over_12 else False if stamps.second_over_12 else None
     if day_first is not None and shown is not None and day_first != shown:
         line = stamps.first_over_12 or stamps.second_over_12
-        said, right = str(day_first).lower(), str(shown).lower()
-        what = f"`format.day-first = {said}` makes a month above 12"
+        given, right = str(day_first).lower(), str(shown).lower()
+        what = f"`format.day-first = {given}` makes a month above 12"
         raise DataError(
             Fault("FL204", what, f"{place}:{line}", f"set `format.day-first = {right}`")
         )
@@ -322,7 +323,7 @@ def decide(stamps: Stamps, columns: list[Ints], day_first: bool | None, line_of:
     if chosen is None:
         chosen = _by_sequence(columns, place, line_of)
     if day_first is None:
-        assumed = (f"dates have the {'day' if chosen else 'month'} first",)
+        assumed = (said("day_first" if chosen else "month_first"),)
     order = Order(YEAR_LAST, chosen, assumed=assumed)
     clocks = [order.clock_s(column)[0] for column in columns]
     _, _, wrong = better_exchanged(clocks)

@@ -26,6 +26,7 @@ from fl_inmetro.data.sources.stamps import (
     decide,
 )
 from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.i18n.said import said
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -88,10 +89,12 @@ def look(path: Path, settings: FileFormat) -> Table:
             raise DataError(Fault("FL203", what, str(path), str(error).splitlines()[0])) from error
         return Table(path, tuple(names), 1, None, ())
     found = delimited.look(path, settings)
-    shown = {"\t": "tab"}.get(found.separator, found.separator)
-    assumed: tuple[str, ...] = (f"separator `{shown}`",) if settings.separator == "auto" else ()
+    assumed: tuple[str, ...] = ()
+    if settings.separator == "auto":
+        tab = found.separator == "\t"
+        assumed = (said("separator_tab") if tab else said("separator", mark=found.separator),)
     if found.encoding != "utf-8":
-        assumed += ("text is not UTF-8, read as Latin-1",)
+        assumed += (said("latin_1"),)
     return Table(path, found.columns, found.first_line, found, assumed)
 
 
@@ -219,8 +222,8 @@ class StampColumn:
     def assumed(self) -> tuple[str, ...]:
         """What was decided by looking at the stamps."""
         zoned = self._zoned or self._stamps.zoned > 0
-        said = ("stamps carry their offset from UTC",) if zoned else ()
-        return (self._order.assumed if self._order else ()) + said
+        offset = (said("offset"),) if zoned else ()
+        return (self._order.assumed if self._order else ()) + offset
 
     def clock_s(self, raw: Ints, line: Ints) -> Ints:
         """Return seconds of the clock. Shapes: (N,) in and out.

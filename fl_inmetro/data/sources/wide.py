@@ -17,6 +17,7 @@ from fl_inmetro.data.sources.files import existing, missing_columns, sha256
 from fl_inmetro.data.sources.long import about, check_settings, opened
 from fl_inmetro.data.sources.tables import StampColumn, Table, chunks, look
 from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.i18n.said import said
 from fl_inmetro.units import epoch_s
 
 Ints = NDArray[np.int64]
@@ -48,7 +49,7 @@ def open_wide(path: str | Path | None, settings: FileFormat) -> Opened:
             wanted = {"timestamp": stamp}
             raise DataError(missing_columns(file, wanted, table.columns))
         stamp = table.columns[0]
-        assumed += ("the unnamed first column holds the timestamps",)
+        assumed += (said("unnamed_stamps"),)
     meters = [name for name in table.columns if name != stamp]
     if not meters:
         what = f"`{file.name}` has a timestamp column and no meter"
@@ -117,5 +118,5 @@ def _without_stamps(table: Table, settings: FileFormat) -> Opened:
         assumed=table.assumed,
     )
     first = datetime.fromtimestamp(int(clock_s[0]) if rows else 0, UTC)
-    said = f"row 1 is {first:%Y-%m-%d %H:%M} on the clock of {zone}"
-    return replace(source, assumed=(*source.assumed, said))
+    begin = said("first_row", when=f"{first:%Y-%m-%d %H:%M}", zone=zone)
+    return replace(source, assumed=(*source.assumed, begin))
