@@ -26,7 +26,7 @@ from fl_inmetro.fallback import keep_profile
 from fl_inmetro.federation.cohort_grid import CohortGrid
 from fl_inmetro.federation.grids import Interrupted, LoopGrid
 from fl_inmetro.federation.joint import of_cluster
-from fl_inmetro.federation.protection import learner_under
+from fl_inmetro.federation.protection import calibration_sums, learner_under
 from fl_inmetro.federation.spending import Account
 from fl_inmetro.federation.training import Outcome, train_group
 from fl_inmetro.learning.client import ClientData, ClientWorker, added_up, past_scale
@@ -124,7 +124,10 @@ def execute(
         for doubt in doubts_of(job, config, prepared.clients, done) if job.is_derived else ():
             emit(events.Note("warning", doubt))
         if config.conformal.enabled:
-            own, calibration = calibrate(job, config.conformal, prepared.clients, own)
+            spending = account.of(job.group_key(0)) if account else None
+            private = calibration_sums(spending) if job.training == "federated" else None
+            asked = (job, config.conformal, prepared.clients, own)
+            own, calibration = calibrate(*asked, apart=account is not None, private=private)
             recorder.save_state(calibration_key(job), *calibration.packed())
         shown[job] = own
         labels = {"model": job.model, "training": job.training}

@@ -153,6 +153,15 @@ def _faults(
             f"[conformal] fleet-days = {config.conformal.fleet_days}",
             "set it to 0: then each client is calibrated by its own errors, which stay with it",
         )
+    if privacy.calibration_share and (
+        not config.conformal.enabled or config.conformal.follow or privacy.protect != "client"
+    ):
+        yield (
+            "the fleet's quantiles of errors are released once, of whole clients, for those that "
+            "have no errors of their own",
+            "[privacy] calibration-share",
+            'set it to 0; or `protect = "client"` and `[conformal] enabled = true, follow = false`',
+        )
     if config.diagnostics.heterogeneity:
         yield (
             "heterogeneity is measured by whole gradients, which would leave without noise",
@@ -213,10 +222,12 @@ def _uncounted(
                 f"model = {model!r}, [privacy] noise-at",
                 '`noise-at = "server"`, or a gradient model',
             )
-    if privacy.noise_at == "clients" and (privacy.scaler_share or privacy.metrics_share):
+    if privacy.noise_at == "clients" and (
+        privacy.scaler_share or privacy.metrics_share or privacy.calibration_share
+    ):
         yield (
             "moments and errors of whole clients get their noise at the server",
-            "[privacy] noise-at, scaler-share, metrics-share",
+            "[privacy] noise-at, scaler-share, metrics-share, calibration-share",
             'set the shares to 0, or `noise-at = "server"`',
         )
     if on_nodes and privacy.by_example and privacy.metrics_share:

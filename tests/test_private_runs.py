@@ -9,6 +9,7 @@ import pytest
 from fl_inmetro import events, session
 from fl_inmetro.errors import BudgetError, PrivacyError
 from fl_inmetro.federation.grids import Interrupted
+from fl_inmetro.learning.conformal import FleetCalibration
 from fl_inmetro.privacy.accountant import account
 from fl_inmetro.privacy.ledger import Entry, read_ledger
 from fl_inmetro.privacy.release import spending
@@ -166,6 +167,7 @@ def test_no_second_run_goes_beyond_the_budget_of_all(tmp_path):
         ({"federation": {"patience": 3}}, "fixed in advance"),
         ({"model": "quantile_linear"}, "sums in every round"),
         ({"training": "clustered"}, "who shares a model"),
+        ({"privacy": {"calibration_share": 0.1}}, "released once"),
         ({"conformal": {"enabled": True}}, "calibration"),
         ({"virtual_time": {"enabled": True}}, "before everybody"),
         (
@@ -241,3 +243,31 @@ def test_nothing_of_readings_is_released_before_the_whole_run_fits_the_budget(tm
     with pytest.raises(BudgetError, match="FL422"):
         started(config(), tmp_path)
     assert entries(tmp_path) == before
+
+
+def test_the_fleet_s_calibration_is_released_with_noise_for_those_without_errors(tmp_path):
+    def config(folder, **privacy):
+        return private(
+            folder,
+            model="nlinear",
+            privacy={"epsilon": 8.0, **privacy},
+            conformal={"enabled": True, "fleet_days": 0, "follow": False},
+        )
+
+    path = started(config(tmp_path, calibration_share=0.2), tmp_path)
+    releases = [e.release for e in entries(tmp_path)]
+    assert [one.what for one in releases] == ["update"] * 3 + ["calibration"]
+    assert account(spending(releases), 1e-5).epsilon <= 8.0
+    kept = weights.load(path, "nlinear-federated-calibration")
+    assert kept is not None
+    fleet = FleetCalibration.unpacked(*kept)
+    assert fleet.shared is not None
+    # Without a share nobody's errors are added up: who has none of its own gets nothing.
+    other = tmp_path / "other"
+    path = started(config(other), other)
+    kept = weights.load(path, "nlinear-federated-calibration")
+    assert kept is not None
+    alone = FleetCalibration.unpacked(*kept)
+    assert alone.shared is None
+    assert set(alone.own) == set(fleet.own)
+    assert [e.release.what for e in entries(other)] == ["update"] * 3

@@ -40,6 +40,9 @@ class Privacy(Table):
             and public constants do it.
         metrics_share: Share of ε for the mean validation error of the rounds; 0 = no round is
             scored.
+        calibration_share: Share of ε for the fleet's calibration, which serves clients that have no
+            errors of their own (`[conformal]`, `follow = false`); 0 = they get none. With `client`
+            and noise at the server.
         budget: Most that all runs of this federation (its `name`) may spend together; None = only
             `epsilon` binds.
         ledger: Folder of the ledgers, relative to the working directory; each federation (its
@@ -57,6 +60,7 @@ class Privacy(Table):
     on_grid: bool = False
     scaler_share: Share = 0.0
     metrics_share: Share = 0.0
+    calibration_share: Share = 0.0
     budget: float | None = Field(None, gt=0, allow_inf_nan=False)
     ledger: str = "ledgers"
 
@@ -86,8 +90,10 @@ class Privacy(Table):
             return self
         if self.epsilon is not None and self.noise_multiplier is not None:
             raise ValueError("give `epsilon` or `noise-multiplier`, one of them")
-        if self.scaler_share + self.metrics_share >= 1:
-            raise ValueError("`scaler-share` and `metrics-share` leave nothing for the updates")
+        if self.scaler_share + self.metrics_share + self.calibration_share >= 1:
+            raise ValueError(
+                "`scaler-share`, `metrics-share` and `calibration-share` leave the updates nothing"
+            )
         if self.noise_at == "clients" and self.clip_quantile is not None:
             raise ValueError(
                 "clients that add noise themselves clip at `clip`: `clip-quantile` is the server's"

@@ -79,6 +79,19 @@ def private_sums(
     )
 
 
+def calibration_sums(spending: GroupAccount | None) -> PrivateSums | None:
+    """Return how the fleet's quantiles of errors are made private; None where nobody asks."""
+    if spending is None or spending.plan is None or spending.plan.calibration is None:
+        return None
+    event = spending.plan.calibration
+
+    def release(round_: int, sensitivity: float, digest: str) -> None:
+        spending.note(round_, "calibration", event, sensitivity, digest)
+
+    secret = spending.secret.child("calibration")
+    return PrivateSums(spending.protect, event.noise_multiplier, secret, release)
+
+
 def of_scaler(spending: GroupAccount, scaler: Gaussian) -> Book:
     """Return what books the sums of enrolment before nodes are asked for them."""
     return lambda round_: spending.book(round_, "scaler", scaler, WINDOW_NORM)

@@ -95,6 +95,10 @@ class Account:
         self._groups[key] = one
         return one
 
+    def of(self, key: str) -> GroupAccount | None:
+        """Return the account of a federation that was opened; None where there is none."""
+        return self._groups.get(key)
+
     def close(self) -> dict[str, tuple[float, float]]:
         """Sum up a run that is done, and forget its secret.
 
@@ -225,6 +229,8 @@ class GroupAccount:
             "scaler_share": s.scaler_share,
             "metrics": metrics,
             "metrics_share": s.metrics_share,
+            "calibration": Gaussian(z, 1.0, 1, "all") if s.calibration_share else None,
+            "calibration_share": s.calibration_share,
         }
         plan, total = _for_the_worst(kinds, wanted)
         self.plan = plan

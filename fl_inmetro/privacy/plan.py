@@ -16,16 +16,20 @@ class Planned:
         update: The noisy sums of updates or gradients, all rounds together.
         scaler: The sums that standardise features; None = they are not asked for.
         metrics: The mean validation errors, all rounds together; None = they are not asked for.
+        calibration: The fleet's quantiles of errors; None = they are not asked for.
     """
 
     update: Gaussian
     scaler: Gaussian | None = None
     metrics: Gaussian | None = None
+    calibration: Gaussian | None = None
 
     @property
     def events(self) -> Events:
         """What is spent when the run is through."""
-        return tuple(e for e in (self.scaler, self.metrics, self.update) if e is not None)
+        # Updates last: they are what is told of a plan.
+        every = (self.scaler, self.metrics, self.calibration, self.update)
+        return tuple(event for event in every if event is not None)
 
 
 def planned(
@@ -37,6 +41,8 @@ def planned(
     scaler_share: float = 0.0,
     metrics: Gaussian | None = None,
     metrics_share: float = 0.0,
+    calibration: Gaussian | None = None,
+    calibration_share: float = 0.0,
 ) -> Planned:
     """Fill in the noise multipliers.
 
@@ -52,6 +58,8 @@ def planned(
         scaler_share: Their share of ε, in (0, 1).
         metrics: Draws and times of the mean validation errors; None = there are none.
         metrics_share: Their share of ε, in (0, 1).
+        calibration: Draws and times of the fleet's quantiles of errors; None = there are none.
+        calibration_share: Their share of ε, in (0, 1).
 
     Raises:
         PrivacyError: FL401, FL403, FL404, as `noise_for`.
@@ -64,8 +72,13 @@ def planned(
             return replace(event, noise_multiplier=update.noise_multiplier)
         return smallest_noise(event, share * epsilon, delta)
 
-    others = Planned(update, beside(scaler, scaler_share), beside(metrics, metrics_share))
+    others = Planned(
+        update,
+        beside(scaler, scaler_share),
+        beside(metrics, metrics_share),
+        beside(calibration, calibration_share),
+    )
     if epsilon is None:
         return others
-    fixed = tuple(e for e in (others.scaler, others.metrics) if e is not None)
+    fixed = others.events[:-1]
     return replace(others, update=smallest_noise(update, epsilon, delta, fixed))

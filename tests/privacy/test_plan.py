@@ -30,11 +30,15 @@ def test_all_together_cost_the_epsilon_asked_for_and_hardly_less(update, epsilon
         scaler_share=0.05,
         metrics=replace(ONCE, times=update.times, group=update.group),
         metrics_share=0.1,
+        calibration=ONCE,
+        calibration_share=0.05,
     )
+    assert plan.events[-1] == plan.update
     assert account(plan.events, 1e-5).epsilon <= epsilon
     quieter = replace(plan.update, noise_multiplier=plan.update.noise_multiplier / 1.0011)
-    assert account((plan.scaler, plan.metrics, quieter), 1e-5).epsilon > epsilon
-    for beside, share in ((plan.scaler, 0.05), (plan.metrics, 0.1)):
+    beside_it = (plan.scaler, plan.metrics, plan.calibration)
+    assert account((*beside_it, quieter), 1e-5).epsilon > epsilon
+    for beside, share in zip(beside_it, (0.05, 0.1, 0.05), strict=True):
         cost = account((beside,), 1e-5).epsilon
         assert share * epsilon * 0.99 < cost <= share * epsilon
     # What has no share is not there, and leaves more for the updates.
