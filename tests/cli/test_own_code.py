@@ -46,6 +46,8 @@ def test_a_run_keeps_where_its_code_is(tmp_path):
     file = with_code / "line_under_test.py"
     assert f"Code of your own: line_under_test is {file}" in made.stdout
     asked = ["--data", "simulator", "--from", "2024-02-20", "--to", "2024-02-21"]
-    told = elsewhere(other, "forecast", "--run", "latest", "--runs", runs, *asked, "-o", "f.parquet")
+    told = elsewhere(
+        other, "forecast", "--run", "latest", "--runs", runs, *asked, "-o", "f.parquet"
+    )
     assert told.returncode == 0, told.stderr
     assert (other / "f.parquet").is_file()
