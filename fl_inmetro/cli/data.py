@@ -282,7 +282,7 @@ def _print_report(report: CleaningReport, by_client: bool) -> None:
     valid = sum(one.valid_steps for one in report.clients)
     console.print(
         text(
-            "data.usable",
+            "data.usable_one" if len(report.clients) == 1 else "data.usable",
             clients=len(report.clients),
             readings=number(report.readings, 0),
             valid=number(valid, 0),

@@ -263,3 +263,10 @@ def test_what_was_assumed_and_found_is_told_in_portuguese(meters: Path) -> None:
     assert "a long table: one row per reading" in kept["assumed"]
     told = CliRunner(env=env).invoke(app, ["describe", *words[1:]]).output
     assert "não informado (arquivo seu)" in told
+
+
+def test_one_client_is_one(meters: Path) -> None:
+    one = [line for line in meters.read_text().splitlines() if not line.startswith("casa-2")]
+    meters.write_text("\n".join(one) + "\n")
+    answer = invoke("check", meters, "--decimal", ",")[0]
+    assert "Usable: 1 client, " in answer

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fl_inmetro.config.fallback import Fallback
 from fl_inmetro.data.cleaning.findings import Ledger
 from fl_inmetro.data.series import ClientSeries
 from fl_inmetro.i18n.said import said
 from fl_inmetro.units import DAY_S, iso_utc
 
-#: After so many days without a reading `forecast` does not ask the model, by default.
-SILENT_DAYS = 1
+#: After so many days without a reading `forecast` does not ask the model (with the defaults).
+SILENT_DAYS = Fallback().no_readings_days
+#: After so many it does not even know how large the client is, and leaves it out.
+GONE_DAYS = Fallback().size_days
 #: Features look back over so many days; a meter younger than that by the fleet is worth a word.
 YOUNG_DAYS = 28
 
@@ -32,7 +35,8 @@ def note_uneven_ends(series: Mapping[str, ClientSeries], ledger: Ledger) -> None
             ledger.note(name, "begins_late", count, "reported", places, detail)
         early_s = end_utc_s - one.end_utc_s
         if early_s > SILENT_DAYS * DAY_S:
-            detail = said("ends_early", days=_days(early_s))
+            gone = early_s > GONE_DAYS * DAY_S
+            detail = said("ended" if gone else "ends_early", days=_days(early_s))
             count, places = early_s // one.resolution_s, [iso_utc(one.end_utc_s)]
             ledger.note(name, "ends_early", count, "reported", places, detail)
 

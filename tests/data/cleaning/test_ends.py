@@ -45,6 +45,12 @@ def test_a_delivery_of_yesterday_and_a_meter_of_last_month_are_nothing():
     assert list(found(meter("a", 0, 100), meter("b", 28 + 1 / 24, 100))) == [("b", "begins_late")]
 
 
+def test_a_meter_that_is_silent_for_over_a_year_is_left_out_of_forecasts():
+    notes = found(meter("a", 0, 500), meter("b", 0, 134), meter("c", 0, 133))
+    assert "does not ask the model but a stand-in" in notes["b", "ends_early"][2]  # 366 days
+    assert notes["c", "ends_early"][2].endswith("`forecast` leaves the client out, and says so")
+
+
 def test_one_meter_is_its_own_fleet():
     assert found(meter("a", 5, 6)) == {}
     assert found() == {}
