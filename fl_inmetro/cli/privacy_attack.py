@@ -16,7 +16,9 @@ def attack(
     run: Annotated[str, typer.Argument(metavar="RUN", help=text("cli.forecast.run"))],
     model: Annotated[str | None, typer.Option(help=text("leakage.model"))] = None,
     clients: Annotated[int, typer.Option("--clients", min=1, help=text("leakage.clients"))] = 5,
-    invert: Annotated[bool, typer.Option("--invert", help=text("leakage.invert"))] = False,
+    invert: Annotated[
+        bool, typer.Option("--invert/--no-invert", help=text("leakage.invert"))
+    ] = True,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="PAGE", help=text("leakage.page"))
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -134,7 +135,9 @@ def _protection(found: Found, lang: Language) -> str:
     if found["epsilon"] is None:
         return text("leakage.unprotected", lang)
     who = text(f"privacy.who.{found['protect']}", lang)
-    return text("leakage.promise", lang, who=who, epsilon=number(found["epsilon"], 2, lang))
+    # Rounded up: less would promise too much.
+    epsilon = number(math.ceil(100 * found["epsilon"] - 1e-9) / 100, 2, lang)
+    return text("leakage.promise", lang, who=who, epsilon=epsilon)
 
 
 def _grouped(rows: Sequence[Found]) -> list[list[Found]]:
