@@ -44,6 +44,9 @@ _SHADOWS = 20
 #: How far windows begin from each other, in deviations of the inputs.
 _APART = 0.1
 
+#: For this part of the steps only what came back is looked for: it is drawn, the inputs are not.
+_FIRST = 4
+
 #: So far from the others' mean, in units of a client's scale, no mean is believed.
 _FAR = 10.0
 
@@ -153,10 +156,9 @@ def inverted(
             outputs = module(first)
         back = torch.from_numpy(rng.standard_normal(outputs.shape)).float() / outputs.numel()
         back.requires_grad_()
-        optimizer = torch.optim.Adam([{"params": [moved, back], "lr": descent.rate}])
+        optimizer = torch.optim.Adam([moved, back], lr=descent.rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, descent.steps)
-        apart = float("inf")
-        for _ in range(descent.steps):
+        for step in range(descent.steps):
             optimizer.zero_grad()
             x = first + unit * moved
             mismatch, length = _mismatch(module, parameters, x, back, wanted)
@@ -164,11 +166,12 @@ def inverted(
             if long_enough:
                 loss = loss + descent.length * length
             loss.backward()
+            if float(mismatch.detach()) < closest:
+                best, closest = x.detach().clone(), float(mismatch.detach())
+            if step < descent.steps // _FIRST and moved.grad is not None:
+                moved.grad.zero_()
             optimizer.step()
             schedule.step()
-            apart = float(mismatch.detach())
-        if apart < closest:
-            best, closest = (first + unit * moved).detach(), apart
     found: Floats = best.numpy().astype(np.float64)
     return found
 

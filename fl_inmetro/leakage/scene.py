@@ -167,7 +167,7 @@ def scene_of(
     model: str | None = None,
     *,
     most: int = 100,
-    at: At = "first",
+    at: At | None = None,
     secret: Secret | None = None,
     prepared: Prepared | None = None,
 ) -> Scene:
@@ -177,7 +177,8 @@ def scene_of(
         record: The run.
         model: One of its models; None = the first that was federated and trained by gradients.
         most: At most so many clients, spread over their names.
-        at: The model that clients are asked from.
+        at: The model that clients are asked from; None = the first, unless layers behind others
+            start at zero there and keep what is before them from being told anything: the last.
         secret: What the noise is drawn from; None = a fresh one.
         prepared: The run's data, where they are at hand.
 
@@ -223,7 +224,7 @@ def scene_of(
         job.model, own.model_copy(update={job.model: known.model_copy(update=given)})
     )
     assert isinstance(stepping, GradientLearner)
-    return Scene(
+    scene = Scene(
         config,
         learner,
         stepping,
@@ -233,9 +234,10 @@ def scene_of(
         replace(work, control="none", alpha=0.0),
         kept["planned"][-1]["noise_multiplier"] if kept.get("planned") else 0.0,
         kept.get("epsilon"),
-        at,
+        at or "first",
         secret or Secret.fresh(),
     )
+    return replace(scene, at="last") if at is None and _keeps_still(scene) else scene
 
 
 def norm_of(arrays: Arrays) -> float:
@@ -296,6 +298,14 @@ def _attacked(record: RunRecord, model: str | None) -> tuple[Job, GradientLearne
             'attack a run of a network with `training = "federated"`, such as nlinear or mlp',
         )
     )
+
+
+def _keeps_still(scene: Scene) -> bool:
+    """Whether a layer of the first model has no gradient at all."""
+    design = scene.design(scene.names[0])
+    deltas, _ = scene.plain.update(scene.first, design, LocalWork(1, steps=1), 0)
+    layers = (deltas[key] for key in scene.learner.shared(scene.first) if deltas[key].ndim > 1)
+    return any(not layer.any() for layer in layers)
 
 
 def _account(record: RunRecord) -> dict[str, Any] | None:
