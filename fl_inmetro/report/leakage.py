@@ -74,7 +74,7 @@ def verdict(rows: Sequence[Found]) -> str:
     """Tell what reconstructions came to: `works`, `little` or `fails`.
 
     By the median over the victims of the error over that of the better guess without an update:
-    at most one half works, below 0.95 a little more is told than can be guessed.
+    at most one half works, below 0.95 more is told than can be guessed.
     """
     shares = []
     for one in rows:
