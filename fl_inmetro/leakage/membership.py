@@ -84,8 +84,8 @@ def apart(references: Floats) -> Floats:
     Args:
         references: Shape (K, P), each client's update.
     """
-    mean = references.mean(axis=0)
-    own = references - mean
+    mean: Floats = references.mean(axis=0)
+    own: Floats = references - mean
     size = float(np.linalg.norm(mean))
     if not size:
         return own
@@ -107,7 +107,8 @@ def coefficients(released: Floats, own: Floats) -> Floats:
     penalty = _PENALTY * float(np.trace(gram)) / len(gram)
     if not penalty:
         return np.zeros(len(own))
-    found: Floats = np.linalg.solve(gram + penalty * np.eye(len(gram)), own @ released)
+    inside: Floats = gram + penalty * np.eye(len(gram))
+    found: Floats = np.asarray(np.linalg.solve(inside, own @ released), dtype=np.float64)
     return found
 
 

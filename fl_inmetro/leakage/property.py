@@ -117,7 +117,8 @@ def ridge_inverse(numbers: Floats) -> Floats:
     one = np.ones((len(numbers), 1))
     kernel = numbers @ numbers.T + one @ one.T
     penalty = float(np.trace(kernel)) / len(kernel)
-    inverse: Floats = np.linalg.inv(kernel + penalty * np.eye(len(kernel)))
+    inside: Floats = kernel + penalty * np.eye(len(kernel))
+    inverse: Floats = np.asarray(np.linalg.inv(inside), dtype=np.float64)
     return inverse
 
 
