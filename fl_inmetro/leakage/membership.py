@@ -85,7 +85,7 @@ def apart(references: Floats) -> Floats:
         references: Shape (K, P), each client's update.
     """
     mean = references.mean(axis=0)
-    own = references - mean
+    own: Floats = references - mean
     size = float(np.linalg.norm(mean))
     if not size:
         return own
@@ -107,8 +107,8 @@ def coefficients(released: Floats, own: Floats) -> Floats:
     penalty = _PENALTY * float(np.trace(gram)) / len(gram)
     if not penalty:
         return np.zeros(len(own))
-    found: Floats = np.linalg.solve(gram + penalty * np.eye(len(gram)), own @ released)
-    return found
+    solved = np.linalg.solve(gram + penalty * np.eye(len(gram)), own @ released)
+    return solved.astype(np.float64)
 
 
 def clients_told(
