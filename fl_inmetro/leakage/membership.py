@@ -84,7 +84,7 @@ def apart(references: Floats) -> Floats:
     Args:
         references: Shape (K, P), each client's update.
     """
-    mean: Floats = references.mean(axis=0)
+    mean = references.mean(axis=0)
     own: Floats = references - mean
     size = float(np.linalg.norm(mean))
     if not size:
@@ -107,9 +107,8 @@ def coefficients(released: Floats, own: Floats) -> Floats:
     penalty = _PENALTY * float(np.trace(gram)) / len(gram)
     if not penalty:
         return np.zeros(len(own))
-    inside: Floats = gram + penalty * np.eye(len(gram))
-    found: Floats = np.asarray(np.linalg.solve(inside, own @ released), dtype=np.float64)
-    return found
+    solved = np.linalg.solve(gram + penalty * np.eye(len(gram)), own @ released)
+    return solved.astype(np.float64)
 
 
 def clients_told(

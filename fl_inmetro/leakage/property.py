@@ -117,9 +117,7 @@ def ridge_inverse(numbers: Floats) -> Floats:
     one = np.ones((len(numbers), 1))
     kernel = numbers @ numbers.T + one @ one.T
     penalty = float(np.trace(kernel)) / len(kernel)
-    inside: Floats = kernel + penalty * np.eye(len(kernel))
-    inverse: Floats = np.asarray(np.linalg.inv(inside), dtype=np.float64)
-    return inverse
+    return np.linalg.inv(kernel + penalty * np.eye(len(kernel))).astype(np.float64)
 
 
 def tournament(inverse: Floats, sign: Floats) -> Floats:

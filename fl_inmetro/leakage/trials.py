@@ -103,7 +103,8 @@ def released(scene: Scene, names: Sequence[str], round_: int) -> Floats:
     """Return the sum of a round's updates as the run releases it, up to its scale; (P,)."""
     privacy = scene.config.privacy
     if scene.seen != "update_in_sum":
-        whole: Floats = np.sum([flat(scene.update(name, round_)) for name in names], axis=0)
+        updates = np.stack([flat(scene.update(name, round_)) for name in names])
+        whole: Floats = updates.sum(axis=0)
         return whole
     # The server's noise stands on the sum once, however many are in it.
     bare = [clipped(scene.bare(name, round_), privacy.clip) for name in names]
