@@ -153,7 +153,10 @@ def _print(summary: dict[str, Any], files: dict[str, str], lang: Language) -> No
     if not summary["complete"]:
         console.print(text("backtest.incomplete", lang), style="bold yellow")
     console.print(said.subject(summary, lang), style="italic")
-    _table(*said.rows(summary, lang))
+    for part in said.TABLES:
+        if part != "errors":
+            console.print(text(f"backtest.table.{part}", lang), style="italic")
+        _table(*said.rows(summary, part, lang))
     for by in ("age", "lead"):
         console.print(text(f"backtest.slice.{by}.title", lang), style="italic")
         _table(*said.slice_rows(summary, by, lang))

@@ -28,20 +28,15 @@ from fl_inmetro.runs.record import BASELINE
 
 Summary = dict[str, Any]
 
-#: Scores in the table, and those that are shares.
-SCORES = (
-    "nmae",
-    "nrmse",
-    "pinball",
-    "coverage_80",
-    "worst_decile_nmae",
-    "harmed",
-    "fleet_nmae",
-    "peak_hit",
-    "peak_size",
-    "fleet_peak_hit",
-    "fleet_peak_size",
-)
+#: Tables of all rows, and the scores of each: one of all would be wider than a terminal.
+TABLES = {
+    "errors": ("nmae", "nrmse", "pinball", "coverage_80", "worst_decile_nmae", "harmed"),
+    "fleet": ("fleet_nmae", "peak_hit", "peak_size", "fleet_peak_hit", "fleet_peak_size"),
+    "cost": (),
+}
+SCORES = tuple(name for names in TABLES.values() for name in names)
+
+#: Scores that are shares.
 _SHARES = frozenset(
     {"coverage_80", "harmed", "peak_hit", "peak_size", "fleet_peak_hit", "fleet_peak_size"}
 )
@@ -65,7 +60,7 @@ def render(summary: Summary, lang: Language) -> str:
     """Return the page; `summary` is what `backtest.summary_of` gives, with at least one row."""
     parts = [
         ("meaning", bullets(findings(summary, lang)).replace("<ul>", '<ul class="answer">', 1)),
-        ("rows", table(subject(summary, lang), *rows(summary, lang), fold=False)),
+        ("rows", "".join(_table_of(summary, part, lang) for part in TABLES)),
         ("chance", _chance(summary, lang)),
         *((by, _slice(summary, by, lang)) for by in SLICES),
         ("folds", table(_section("folds", lang), *folds(summary, lang))),
@@ -137,20 +132,23 @@ def limits(summary: Summary, lang: Language) -> list[str]:
     return [text(f"backtest.limits.{name}", lang) for name in names]
 
 
-def rows(summary: Summary, lang: Language) -> tuple[list[Column], list[list[str]]]:
-    """Return the head and rows of the table of all rows; ± is the spread over the seeds."""
-    scores = [n for n in SCORES if any(row[n] is not None for row in summary["rows"])]
-    heads = [*_name_columns(lang), *(_column(name, lang) for name in scores)]
-    heads += [_column(name, lang) for name in ("clients", "points", "bytes", "seconds")]
+def rows(summary: Summary, part: str, lang: Language) -> tuple[list[Column], list[list[str]]]:
+    """Return the head and rows of one of `TABLES`; ± is the spread over the seeds."""
+    scores = [n for n in TABLES[part] if any(row[n] is not None for row in summary["rows"])]
+    costs = ("clients", "points", "bytes", "seconds") if part == "cost" else ()
+    heads = [*_name_columns(lang), *(_column(name, lang) for name in (*scores, *costs))]
+    written = {
+        "clients": lambda row: whole(row["clients"], lang),
+        "points": lambda row: whole(row["points"], lang),
+        "bytes": lambda row: byte_count(row["bytes"], lang),
+        "seconds": lambda row: duration(row["seconds"], lang),
+    }
     cells = [
         [
             model_label(row["model"], lang),
             training_label(row["training"], lang),
             *(_score(row, name, lang) for name in scores),
-            whole(row["clients"], lang),
-            whole(row["points"], lang),
-            byte_count(row["bytes"], lang),
-            duration(row["seconds"], lang),
+            *(written[name](row) for name in costs),
         ]
         for row in summary["rows"]
     ]
@@ -243,6 +241,11 @@ def slice_figure(summary: Summary, by: str, lang: Language) -> go.Figure:
 
 
 # ------------------------------------------------------------------------------ internals
+def _table_of(summary: Summary, part: str, lang: Language) -> str:
+    said = subject(summary, lang) if part == "errors" else text(f"backtest.table.{part}", lang)
+    return table(said, *rows(summary, part, lang), fold=False)
+
+
 def _chance(summary: Summary, lang: Language) -> str:
     if not summary["tests"]:
         return ""

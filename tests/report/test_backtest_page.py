@@ -11,6 +11,7 @@ from fl_inmetro.i18n import Language
 from fl_inmetro.report.backtest import (
     SCORES,
     SLICES,
+    TABLES,
     chance,
     findings,
     limits,
@@ -97,12 +98,25 @@ def test_the_page_holds_every_table_and_names_nobody_as_markup(lang: Language) -
 
 
 def test_rows_show_the_spread_over_the_seeds() -> None:
-    heads, cells = rows(summary(), "en")
+    heads, cells = rows(summary(), "errors", "en")
     place = [head.title for head in heads].index("nMAE")
     assert [row[place] for row in cells] == ["0.5000", "0.4000 ± 0.0123", "0.3900 ± 0.0123"]
+    assert "–" in cells[0]  # a baseline without quantiles
+    heads, cells = rows(summary(), "fleet", "en")
     share = [head.title for head in heads].index("peak hour")
     assert cells[0][share] == "25.0 %"
-    assert "–" in cells[0]  # a baseline without quantiles
+
+
+@pytest.mark.parametrize("lang", ["en", "pt-BR"])
+def test_no_table_of_rows_is_wider_than_a_terminal(lang: Language) -> None:
+    seen = set()
+    for part in TABLES:
+        heads, cells = rows(summary(), part, lang)
+        columns = zip((head.title for head in heads), *cells, strict=True)
+        assert sum(max(map(len, column)) + 1 for column in columns) <= 120
+        seen |= {head.title for head in heads}
+    assert {"nMAE", "NRMSE"} <= seen
+    assert len(seen) == 2 + len(SCORES) + 4
 
 
 def test_slices_stand_in_their_order() -> None:
