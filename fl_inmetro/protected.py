@@ -11,6 +11,7 @@ from fl_inmetro.config.schema import ENSEMBLE, RunConfig
 from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.federation.recipes import compose
 from fl_inmetro.federation.spending import Account
+from fl_inmetro.i18n.said import said
 from fl_inmetro.learning.client import ClientData
 from fl_inmetro.learning.exposure import windows_of_a_day
 from fl_inmetro.learning.update import Learner
@@ -67,14 +68,11 @@ def open_account(
 
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if any(job.training == "centralised" for job in jobs):
-        text = "the centralised rows have no noise: they are yardsticks, and not to be published"
-        emit(events.Note("warning", f"privacy: {text}"))
+        emit(events.Note("warning", said("privacy_yardsticks")))
     if config.partition.kind != "natural":
-        text = "a client is one of [partition]; a household in several of them is not protected"
-        emit(events.Note("warning", f"privacy: {text}"))
+        emit(events.Note("warning", said("privacy_partition")))
     if config.federation.keep == "best":
-        text = "under [privacy] the model of the last round is kept: to choose by errors tells them"
-        emit(events.Note("info", text))
+        emit(events.Note("info", said("privacy_last")))
     return Account(config.privacy, recorder.path.name, config.name, keep, kept, emit)
 
 
@@ -82,8 +80,8 @@ def close_account(account: Account, emit: events.Emit) -> None:
     """Sum up what a run that is done has spent, and forget its secret."""
     delta = account.settings.delta
     for model, (spent, plan) in account.close().items():
-        text = f"privacy: {model} has spent epsilon {spent:.4g} of {plan:.4g} at delta {delta:g}"
-        emit(events.Note("info", text))
+        numbers = {"spent": f"{spent:.4g}", "planned": f"{plan:.4g}", "delta": f"{delta:g}"}
+        emit(events.Note("info", said("privacy_spent", model=model, **numbers)))
 
 
 def records_of(config: RunConfig, learner: Learner, clients: Iterable[ClientData]) -> int:

@@ -21,6 +21,7 @@ from fl_inmetro import events as ev
 from fl_inmetro.cli.tables import size
 from fl_inmetro.config.schema import TRAINED, TRAININGS
 from fl_inmetro.i18n import Language, number, text
+from fl_inmetro.i18n.said import told
 
 #: Refused replies and clients left out that are shown; all of them are in the run directory.
 _SHOWN = 5
@@ -199,12 +200,13 @@ class Display:
             self._line(f"{event.model} · {training}  {scored}")
 
     def _note(self, event: ev.Note) -> None:
+        what = told(event.text, self._lang)
         if event.level == "warning":
-            self._line(text("cli.progress.warning", self._lang, what=event.text))
+            self._line(text("cli.progress.warning", self._lang, what=what))
             return
         self._left_out += 1
         if self._left_out <= _SHOWN:
-            self._line(event.text)
+            self._line(what)
         elif self._left_out == _SHOWN + 1:
             self._line("…")
 

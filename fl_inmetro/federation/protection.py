@@ -20,6 +20,7 @@ from fl_inmetro.federation.roster import Roster
 from fl_inmetro.federation.rules import Merge
 from fl_inmetro.federation.selection import SAMPLERS, Sampler
 from fl_inmetro.federation.spending import GroupAccount
+from fl_inmetro.i18n.said import said
 from fl_inmetro.learning.closed_form import RidgeLearner
 from fl_inmetro.learning.private_moments import WINDOW_NORM
 from fl_inmetro.learning.private_ridge import PrivateRidgeLearner
@@ -237,17 +238,13 @@ def drowned(
         counts = sorted(roster.windows.values())
         batch = min(size or counts[clients // 2], counts[clients // 2]) or 1
         times = z * math.sqrt(parameters) / (batch * math.sqrt(clients))
-        what, cures = "the mean of the clients' steps", "larger batches, "
+        what = "steps"
     else:
         times = z * math.sqrt(parameters) / (plan.update.sampling_rate * clients)
-        what, cures = "a round's mean update", ""
+        what = "update"
     if times <= 1:
         return None
-    return (
-        f"privacy: the noise on {what} is {times:.2g} times as long as {what} can be: "
-        f"expect little to be learned; more clients, fewer parameters ({parameters} now), {cures}"
-        "fewer rounds or a larger epsilon would help"
-    )
+    return said(f"privacy_drowned_{what}", times=f"{times:.2g}", parameters=parameters)
 
 
 def learner_under(privacy: Privacy, learner: Learner) -> Learner:

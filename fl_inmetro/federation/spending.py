@@ -13,6 +13,7 @@ from typing import Any
 from fl_inmetro import events as ev
 from fl_inmetro.config.privacy import Privacy
 from fl_inmetro.errors import Fault, PrivacyError
+from fl_inmetro.i18n.said import said
 from fl_inmetro.learning.work import steps_of
 from fl_inmetro.privacy import accountant
 from fl_inmetro.privacy.budget import Accountant, Budget, of_one_subject, over_budget
@@ -324,18 +325,15 @@ class GroupAccount:
         return accountant.account(events, delta).epsilon
 
     def _in_words(self, plan: Planned, total: float) -> str:
-        s = self.settings
-        who = {
-            "client": "each client",
-            "client-day": "each day of a client",
-            "window": "each window of a client",
-        }[s.protect]
         u = plan.update
-        of = f" (a day is in up to {self._group} windows)" if self._group > 1 else ""
-        return (
-            f"privacy: {who} is protected with epsilon {total:.3g} at delta {s.delta:g}{of}: noise "
-            f"of {u.noise_multiplier:.4g} times the clipping norm, {u.times} times, "
-            f"sampling rate {u.sampling_rate:.3g}"
+        return said(
+            f"privacy_planned_{self.settings.protect.replace('-', '_')}",
+            epsilon=f"{total:.3g}",
+            delta=f"{self.settings.delta:g}",
+            group=self._group,
+            noise=f"{u.noise_multiplier:.4g}",
+            times=u.times,
+            rate=f"{u.sampling_rate:.3g}",
         )
 
 
