@@ -1,8 +1,8 @@
 """Sentences that data and runs carry with them: kept in English, shown in the reader's language.
 
-What cleaning found, what a run notes of its privacy, what a reader assumed and why a client was left
-out is written into JSON and into runs, in English. `told` finds the message that such a sentence
-was made of and says it anew.
+What cleaning found, what a run notes of its privacy, what a reader assumed and why a client was
+left out is written into JSON and into runs, in English. `told` finds the message that such a
+sentence was made of and says it anew.
 """
 
 from __future__ import annotations
