@@ -134,7 +134,7 @@ def test_the_readings_among_the_inputs():
     mlp, nlinear = learner("mlp", Models()), learner("nlinear", Models())
     view = view_of(nlinear, HOUR_S, 168)
     assert (view.what, len(view.columns)) == ("profile", 168)
-    features = len(mlp.settings.features) and view_of(mlp, HOUR_S, 50)
+    features = view_of(mlp, HOUR_S, 50)
     assert features.what == "features"
     assert 20 < len(features.columns) < 50  # not the calendar's
 
@@ -158,7 +158,7 @@ def test_without_noise_a_plain_step_gives_the_mean_profile_away_and_with_noise_i
 
     population = median("gradient", "nrmse_population")
     assert median("gradient") < 0.3 * population
-    # Planted: noise a tenth as long as the gradient on each number.
+    # Planted: noise ten times the gradient's largest number on each.
     doors = doors_of(scene.learner.loaded(scene.state), scene.design(scene.names[0]).x)
     assert doors is not None
     name = scene.names[0]
