@@ -82,6 +82,10 @@ def close_account(account: Account, emit: events.Emit) -> None:
     for model, (spent, plan) in account.close().items():
         numbers = {"spent": f"{spent:.4g}", "planned": f"{plan:.4g}", "delta": f"{delta:g}"}
         emit(events.Note("info", said("privacy_spent", model=model, **numbers)))
+    if (total := account.together()) is not None:
+        numbers = {"epsilon": f"{total:.4g}", "delta": f"{delta:g}"}
+        name = account.record["federation"]
+        emit(events.Note("warning", said("privacy_together", name=name, **numbers)))
 
 
 def records_of(config: RunConfig, learner: Learner, clients: Iterable[ClientData]) -> int:

@@ -146,6 +146,23 @@ def test_a_tampered_ledger_stops_the_next_run(tmp_path):
         started(config, tmp_path)
 
 
+def test_what_all_runs_of_a_name_have_spent_together_is_said(tmp_path):
+    config = private(tmp_path, model="nlinear")
+    first, second = [], []
+    started(config, tmp_path, first)
+    started(config, tmp_path, second)
+    together = account(spending(e.release for e in entries(tmp_path)), 1e-5).epsilon
+    assert together > 8.0
+
+    def said(seen):
+        notes = (e.text for e in seen if isinstance(e, events.Note) and e.level == "warning")
+        return [one for one in notes if "together have spent" in one]
+
+    assert said(first) == []
+    (line,) = said(second)
+    assert f"epsilon {together:.4g} " in line
+
+
 def test_no_second_run_goes_beyond_the_budget_of_all(tmp_path):
     config = private(tmp_path, privacy={"budget": 9.0}, model="nlinear")
     started(config, tmp_path)

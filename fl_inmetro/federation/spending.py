@@ -115,6 +115,21 @@ class Account:
         models = self.record["models"]
         return {key: (epsilon, models[key]["epsilon"]) for key, epsilon in spent.items()}
 
+    def together(self) -> float | None:
+        """Return ε of all that the ledger holds; None where it holds one federation of one run.
+
+        The ε of several runs, or of several models of one, are not each other's: who is in all of
+        them has all of it.
+
+        Raises:
+            PrivacyError: As `accountant.account`.
+        """
+        releases = [entry.release for entry in self.ledger.entries()]
+        alike = [one for one in releases if one.subject == self.settings.protect]
+        if len({one.run for one in alike}) < 2:
+            return None
+        return accountant.account(spending(alike), self.settings.delta).epsilon
+
     def note(self, key: str, values: Mapping[str, Any]) -> None:
         """Keep something about one federation with the run."""
         self.record["models"].setdefault(key, {}).update(values)

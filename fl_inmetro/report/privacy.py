@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from html import escape
 from typing import Any
 
 from fl_inmetro.i18n import Language, number, text
@@ -41,7 +40,7 @@ def privacy(record: RunRecord, lang: Language) -> str:
         "privacy.report.ledger", lang, folder=account["ledger"], name=account["federation"]
     )
     rows = [_row(key, one, account, lang) for key, one in models.items()]
-    return bullets(escape(line) for line in [*lines, where]) + (_table(rows, lang) if rows else "")
+    return bullets([*lines, where]) + (_table(rows, lang) if rows else "")
 
 
 #: What is said of what the promise does not cover.
