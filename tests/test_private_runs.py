@@ -288,3 +288,11 @@ def test_the_fleet_s_calibration_is_released_with_noise_for_those_without_errors
     assert alone.shared is None
     assert set(alone.own) == set(fleet.own)
     assert [e.release.what for e in entries(other)] == ["update"] * 3
+
+
+@pytest.mark.parametrize(("delta", "warned"), [(0.3, True), (1e-5, False)])
+def test_a_delta_that_protects_nobody_is_told(tmp_path, delta, warned):
+    seen = []
+    started(private(tmp_path, model="nlinear", privacy={"delta": delta}), tmp_path, seen)
+    notes = [e.text for e in seen if isinstance(e, events.Note) and e.level == "warning"]
+    assert any("is not below one over the 4 clients" in one for one in notes) == warned

@@ -39,6 +39,7 @@ from fl_inmetro.federation.spending import GroupAccount
 from fl_inmetro.federation.strategies import FederatedStrategy
 from fl_inmetro.federation.validation import EVERYTHING, Hearing
 from fl_inmetro.federation.virtual_time import fleet_of
+from fl_inmetro.i18n.said import said
 from fl_inmetro.learning.private import PrivateFleet
 from fl_inmetro.learning.private_moments import row_names
 from fl_inmetro.learning.quantile_linear import is_done, rounds_of
@@ -156,6 +157,9 @@ def train_group(
         scaler = spending.scaler() if row_names(learner) else None
         roster, initial = entry(grid, emit=emit, private=private_sums(spending, None))
         plan = plan_of(spending, config, learner, roster, scaler)
+        if config.privacy.delta * len(roster.nodes) >= 1:
+            about_delta = {"delta": f"{config.privacy.delta:g}", "clients": len(roster.nodes)}
+            emit(events.Note("warning", said("privacy_delta", **about_delta)))
         if scaler is not None:
             booked = on_nodes and config.privacy.by_example
             noisy = private_sums(spending, scaler, booked=booked)
