@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fl_inmetro.config import RunConfig, load
 from fl_inmetro.errors import Fault, FederationError
+from fl_inmetro.federation.own_ledger import OwnLedger
 from fl_inmetro.federation.protection import learner_under
 from fl_inmetro.flower_engine import FEDERATION_KEYS
 from fl_inmetro.learning.client import ClientWorker
@@ -40,6 +41,23 @@ def worker_of(context: Context) -> ClientWorker:
     number = int(context.node_config["partition-id"])
     nodes = int(context.node_config["num-partitions"])
     return _worker(run_config(dict(context.run_config), nodes), number, nodes)
+
+
+def ledger_of(context: Context) -> OwnLedger | None:
+    """Return the ledger that a node keeps of what leaves it; None where nobody is protected.
+
+    The node's own configuration names its folder (`ledger`), the most that it spends in all
+    (`budget`, an ε) and the δ of that (`delta`); without a folder it is the run's.
+    """
+    node = context.node_config
+    config = run_config(dict(context.run_config), int(node["num-partitions"]))
+    if not config.privacy.enabled and "budget" not in node:
+        return None
+    return OwnLedger(
+        Path(str(node.get("ledger", config.privacy.ledger))),
+        float(node["budget"]) if "budget" in node else None,
+        float(node.get("delta", config.privacy.delta)),
+    )
 
 
 @lru_cache(maxsize=4)

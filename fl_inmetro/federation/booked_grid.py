@@ -1,4 +1,4 @@
-"""A grid of nodes whose own noise leaves them: what they are asked for is booked before.
+"""A grid of nodes under `[privacy]`: they are told the promise, and their noise is booked before.
 
 Where the noise is made here, a release leaves when the next model does, and is noted before that. A
 node's noisy sum has left when its reply arrives, whether or not this process lives to read it. So
@@ -8,13 +8,14 @@ that is repeated after a restart is booked, and paid, again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fl_inmetro.federation.requests import CONFIG, ENROL, TRAIN
+from fl_inmetro.federation.requests import CONFIG, with_claim
+from fl_inmetro.privacy.claim import Claim
 
 #: Books what the replies of a round will spend.
 Book = Callable[[int], None]
@@ -25,13 +26,15 @@ class BookedGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
 
     Args:
         inner: The grid.
-        training: Books the updates, or the sums, of a round, from 1.
-        enrolment: Books the sums of enrolment; None = no sum is asked for.
+        books: By type of message: books what all replies to it will spend, by round.
+        claims: By type of message: what the nodes are told of it, for their own ledgers.
     """
 
-    def __init__(self, inner: Any, training: Book | None, enrolment: Book | None = None) -> None:
+    def __init__(
+        self, inner: Any, books: Mapping[str, Book], claims: Mapping[str, Claim] | None = None
+    ) -> None:
         self._inner = inner
-        self._training, self._enrolment = training, enrolment
+        self._books, self._claims = books, claims or {}
 
     def set_run(self, run: Any) -> None:
         """As the inner grid."""
@@ -67,9 +70,7 @@ class BookedGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
         Raises:
             BudgetError: FL422, a budget would be exceeded; nothing is sent.
         """
-        asked = list(messages)
-        self._book(asked)
-        return self._inner.push_messages(asked)  # type: ignore[no-any-return]
+        return self._inner.push_messages(self._booked(messages))  # type: ignore[no-any-return]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """As the inner grid."""
@@ -83,13 +84,18 @@ class BookedGrid(Grid):  # type: ignore[misc]  # flwr is not followed by mypy
         Raises:
             BudgetError: FL422, a budget would be exceeded; nothing is sent.
         """
-        asked = list(messages)
-        self._book(asked)
+        asked = self._booked(messages)
         return self._inner.send_and_receive(asked, timeout=timeout)  # type: ignore[no-any-return]
 
-    def _book(self, asked: Iterable[Message]) -> None:
+    def _booked(self, messages: Iterable[Message]) -> list[Message]:
+        """Book each round once that is asked for, and say with each request what it is part of."""
+        asked = list(messages)
         kinds = {one.metadata.message_type: one for one in asked}
-        if self._enrolment and ENROL in kinds:
-            self._enrolment(0)
-        if self._training and TRAIN in kinds:
-            self._training(int(kinds[TRAIN].content.config_records[CONFIG]["server-round"]))
+        for kind in kinds.keys() & self._books.keys():
+            # What is asked at enrolment stands before the first round.
+            about = kinds[kind].content.config_records.get(CONFIG, {})
+            self._books[kind](int(about.get("server-round", 0)))
+        for one in asked:
+            if one.metadata.message_type in self._claims:
+                with_claim(one.content, self._claims[one.metadata.message_type])
+        return asked

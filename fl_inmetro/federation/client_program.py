@@ -8,6 +8,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fl_inmetro.federation import messages
+from fl_inmetro.federation.own_ledger import OwnLedger
 from fl_inmetro.learning.client import ClientWorker
 from fl_inmetro.learning.private import PrivateState
 from fl_inmetro.learning.update import Arrays, Update
@@ -20,6 +21,7 @@ def client_app(
     secret: Secret | None = None,
     batched: bool = True,
     debug: bool = False,
+    find_ledger: Callable[[Context], OwnLedger | None] = lambda context: None,
 ) -> ClientApp:
     """Return the client program; `find_worker` says which client a node is.
 
@@ -30,19 +32,23 @@ def client_app(
     is an error.
     Noise is drawn from `secret`, by client and round; without one, from a fresh one in every
     training, which nobody else ever sees. DP-SGD takes the gradients of many windows at once where
-    it is `batched`, to rounding the same as one by one.
+    it is `batched`, to rounding the same as one by one. What `[privacy]` lets leave the node is
+    written into the ledger of `find_ledger` before it leaves; a node without one keeps none.
     """
     app = ClientApp()
 
     @app.query("enrol")  # type: ignore[untyped-decorator]  # flwr is not followed by mypy
     def enrol(message: Message, context: Context) -> Message:
-        worker = find_worker(context)
-        enrolment = worker.enrol(messages.asked_in(message.content), secret or Secret.fresh())
+        worker, ledger = find_worker(context), find_ledger(context)
+        asked = messages.asked_in(message.content)
+        enrolment = worker.enrol(asked, secret or Secret.fresh())
+        if ledger is not None:
+            ledger.enrolled(worker, asked, messages.claimed_in(message.content))
         return Message(messages.enrolment_reply(enrolment), reply_to=message)
 
     @app.train()  # type: ignore[untyped-decorator]
     def train(message: Message, context: Context) -> Message:
-        worker = find_worker(context)
+        worker, ledger = find_worker(context), find_ledger(context)
         request = messages.TrainRequest.of(message.content.config_records[messages.CONFIG])
         shared = messages.unpack(message.content.array_records[messages.ARRAYS])
         record = message.content.array_records.get(messages.CONTROL)
@@ -59,6 +65,8 @@ def client_app(
             batched=batched,
             debug=debug,
         )
+        if ledger is not None:
+            ledger.trained(worker, request, messages.claimed_in(message.content))
         if kept.private or kept.control:
             # A strategy that is not ours never says what counted: then everything does.
             pending_in = None if request.counted_round is None else request.round
@@ -69,7 +77,7 @@ def client_app(
 
     @app.evaluate()  # type: ignore[untyped-decorator]
     def evaluate(message: Message, context: Context) -> Message:
-        worker = find_worker(context)
+        worker, ledger = find_worker(context), find_ledger(context)
         request = message.content.config_records[messages.CONFIG]
         state = messages.unpack(message.content.array_records[messages.ARRAYS])
         split = str(request.get("split", "validation"))
@@ -79,6 +87,9 @@ def client_app(
         if private.latest or private.pending_round:
             save_private(context.state, private)
         state |= private.best if split == "test" else private.current.latest
+        if ledger is not None and split == "validation":
+            claim = messages.claimed_in(message.content)
+            ledger.scored(worker, int(request.get("server-round", 0)), claim)
         return Message(messages.evaluation_reply(worker.evaluate(state, split)), reply_to=message)
 
     return app

@@ -25,6 +25,7 @@ from fl_inmetro.federation.requests import SUMS as SUMS
 from fl_inmetro.federation.requests import TRAIN as TRAIN
 from fl_inmetro.federation.requests import TrainRequest as TrainRequest
 from fl_inmetro.federation.requests import asked_in as asked_in
+from fl_inmetro.federation.requests import claimed_in as claimed_in
 from fl_inmetro.federation.requests import counted_of as counted_of
 from fl_inmetro.federation.requests import enrol_request as enrol_request
 from fl_inmetro.federation.requests import evaluate_request as evaluate_request

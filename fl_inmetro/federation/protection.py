@@ -11,6 +11,7 @@ from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.config.strategy import Gate
 from fl_inmetro.federation.booked_grid import Book
 from fl_inmetro.federation.closing import replies_of
+from fl_inmetro.federation.group_account import GroupAccount
 from fl_inmetro.federation.merge import DeltaMerge
 from fl_inmetro.federation.noted_merge import NotedMerge
 from fl_inmetro.federation.private_merge import Following, PrivateMerge, Released
@@ -19,7 +20,6 @@ from fl_inmetro.federation.private_statistics import NoisyStatisticsMerge
 from fl_inmetro.federation.roster import Roster
 from fl_inmetro.federation.rules import Merge
 from fl_inmetro.federation.selection import SAMPLERS, Sampler
-from fl_inmetro.federation.spending import GroupAccount
 from fl_inmetro.i18n.said import said
 from fl_inmetro.learning.closed_form import RidgeLearner
 from fl_inmetro.learning.private_moments import WINDOW_NORM
@@ -104,6 +104,8 @@ def plan_of(
     learner: Learner,
     roster: Roster,
     scaler: Gaussian | None,
+    *,
+    on_nodes: bool = False,
 ) -> Planned:
     """Plan a federation's noise, once it is known who takes part with how many windows.
 
@@ -113,6 +115,7 @@ def plan_of(
         learner: What is trained.
         roster: The clients.
         scaler: What the sums that standardise features will spend; None = there are none.
+        on_nodes: Whether the clients are processes of their own, which keep their own ledgers.
 
     Raises:
         BudgetError: FL422, a budget does not allow it.
@@ -125,13 +128,11 @@ def plan_of(
     elif config.privacy.by_example:
         size = learner.settings.batch_size  # type: ignore[attr-defined]  # gradient learners have it
         # A client knows how often it was asked: nothing is gained by a draw of clients.
-        windows = roster.windows.values()
-        kinds = spending.of_windows(
-            rounds, windows, size, settings.local_epochs, settings.local_steps
-        )
+        how_long = (settings.local_epochs, settings.local_steps)
+        kinds = spending.of_windows(rounds, roster.windows, size, *how_long)
     else:
         kinds = spending.of_clients(rounds, settings.fraction_fit)
-    return spending.begin(kinds, rounds, scaler)
+    return spending.begin(kinds, rounds, scaler, () if on_nodes else roster.nodes)
 
 
 def protected(

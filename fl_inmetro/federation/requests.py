@@ -10,12 +10,16 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fl_inmetro.learning.private_moments import MomentsAsked
 from fl_inmetro.learning.work import Control, DpSgd, LocalWork, NoiseShare
+from fl_inmetro.privacy.claim import Claim
 
 #: Records of a message.
 ARRAYS, METRICS, CONFIG, SUMS = "arrays", "metrics", "config", "sums"
 
 #: Record of the server's control variate, beside the state.
 CONTROL = "control"
+
+#: Record of the promise that a request is part of.
+PRIVACY = "privacy"
 
 #: Message types of the three exchanges.
 ENROL, TRAIN, EVALUATE = "query.enrol", "train", "evaluate"
@@ -126,6 +130,21 @@ def asked_in(content: RecordDict) -> MomentsAsked | None:
         return None
     config = content.config_records[CONFIG]
     return MomentsAsked(str(config["unit"]), float(cast("float", config["noise"])))
+
+
+def with_claim(content: RecordDict, claim: Claim) -> None:
+    """Say with a request which promise it is part of."""
+    content[PRIVACY] = ConfigRecord(claim.to_plain())
+
+
+def claimed_in(content: RecordDict) -> Claim | None:
+    """Read which promise a request is part of; None = it names none.
+
+    Raises:
+        PrivacyError: FL423, it cannot be one.
+    """
+    found = content.config_records.get(PRIVACY)
+    return None if found is None else Claim.of(dict(found))
 
 
 def counted_of(config: ConfigRecord) -> int | None:

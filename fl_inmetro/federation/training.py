@@ -19,6 +19,7 @@ from fl_inmetro.federation.buffered import BufferedStrategy
 from fl_inmetro.federation.engines import InProcessEngine
 from fl_inmetro.federation.foreign import ForeignStrategy, strategy_of
 from fl_inmetro.federation.grids import LoopGrid
+from fl_inmetro.federation.group_account import GroupAccount
 from fl_inmetro.federation.heterogeneity import Heterogeneity
 from fl_inmetro.federation.ifca import IfcaStrategy
 from fl_inmetro.federation.joint import Choices
@@ -33,9 +34,9 @@ from fl_inmetro.federation.protection import (
     protected,
 )
 from fl_inmetro.federation.recipes import compose, merge_for
+from fl_inmetro.federation.requests import ENROL, TRAIN
 from fl_inmetro.federation.roster import Roster, enrol
 from fl_inmetro.federation.selection import SAMPLERS
-from fl_inmetro.federation.spending import GroupAccount
 from fl_inmetro.federation.strategies import FederatedStrategy
 from fl_inmetro.federation.validation import EVERYTHING, Hearing
 from fl_inmetro.federation.virtual_time import fleet_of
@@ -156,15 +157,16 @@ def train_group(
         # First who there is, then what all of it will cost, and only then a sum of readings.
         scaler = spending.scaler() if row_names(learner) else None
         roster, initial = entry(grid, emit=emit, private=private_sums(spending, None))
-        plan = plan_of(spending, config, learner, roster, scaler)
+        plan = plan_of(spending, config, learner, roster, scaler, on_nodes=on_nodes)
         if config.privacy.delta * len(roster.nodes) >= 1:
             about_delta = {"delta": f"{config.privacy.delta:g}", "clients": len(roster.nodes)}
             emit(events.Note("warning", said("privacy_delta", **about_delta)))
         if scaler is not None:
             booked = on_nodes and config.privacy.by_example
             noisy = private_sums(spending, scaler, booked=booked)
-            asked = BookedGrid(grid, None, of_scaler(spending, scaler)) if booked else grid
-            roster, initial = entry(asked, private=noisy)
+            books = {ENROL: of_scaler(spending, scaler)} if booked else {}
+            told = BookedGrid(grid, books, spending.claims(scaler)) if on_nodes else grid
+            roster, initial = entry(told, private=noisy)
     checkpoint_key = f"{group.key}-checkpoint"
     private = _private_names(learner, config, initial)
     done = shelf.load_state(group.key)
@@ -228,8 +230,8 @@ def train_group(
             remembered=False,
             asked=not (on_nodes and config.privacy.by_example),
         )
-        if parts.book:
-            grid = BookedGrid(grid, parts.book)
+        if on_nodes:
+            grid = BookedGrid(grid, {TRAIN: parts.book} if parts.book else {}, spending.claims())
         if not learner.closed_form:
             many = sum(array.size for array in DeltaMerge(private=private).shared(initial).values())
             if doubt := drowned(config.privacy, plan, learner, roster, many):

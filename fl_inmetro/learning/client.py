@@ -20,6 +20,7 @@ from fl_inmetro.learning import dp_sgd, noise_share
 from fl_inmetro.learning.alone import update_alone
 from fl_inmetro.learning.conformal import Scores, scores_of
 from fl_inmetro.learning.control import kept_after, shift_of, zero_controls
+from fl_inmetro.learning.exposure import windows_of_a_day
 from fl_inmetro.learning.gradient import GradientLearner, client_seed
 from fl_inmetro.learning.private_moments import MomentsAsked, asked_of
 from fl_inmetro.learning.private_ridge import PrivateRidgeLearner
@@ -297,6 +298,11 @@ class ClientWorker:
     def train_design(self) -> Design:
         """The windows to train on, as the learner sees them; built once and kept."""
         return joined([self.learner.design(part).trainable() for part in self.data.train])
+
+    @cached_property
+    def windows_of_a_day(self) -> int:
+        """How many of its training windows a day of readings is in, at most."""
+        return windows_of_a_day(self.learner, self.data.train)
 
     def windows(self, split: str) -> tuple[Windows, ...]:
         """Return the windows of `validation` or `test`, by meter."""

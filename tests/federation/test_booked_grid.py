@@ -11,9 +11,11 @@ from fl_inmetro.federation.requests import (
     EVALUATE,
     TRAIN,
     TrainRequest,
+    claimed_in,
     evaluate_request,
     train_request,
 )
+from fl_inmetro.privacy.claim import Claim
 
 
 class Nodes:
@@ -50,11 +52,11 @@ def log():
 
 
 def booked(log):
-    return BookedGrid(
-        Nodes(log),
-        lambda number: log.append(("booked", number)),
-        lambda number: log.append(("booked enrolment", number)),
-    )
+    books = {
+        TRAIN: lambda number: log.append(("booked", number)),
+        ENROL: lambda number: log.append(("booked enrolment", number)),
+    }
+    return BookedGrid(Nodes(log), books)
 
 
 def test_a_round_is_booked_before_it_is_sent_and_again_when_it_is_asked_again(log):
@@ -71,11 +73,21 @@ def test_enrolment_is_booked_and_evaluation_is_not(log):
     assert log == [("booked enrolment", 0), ("sent", ENROL, None), ("sent", EVALUATE, None)]
 
 
+def test_each_request_of_a_kind_says_which_promise_it_is_part_of(log):
+    claim = Claim("north", "r1/mlp", "client", "t0", 1.5, 1.0, 0.5, 10)
+    grid = BookedGrid(Nodes(log), {}, {TRAIN: claim})
+    asked = [*training(1), *training(1)]
+    scored = Message(evaluate_request(ArrayRecord(), 1, "validation"), 7, EVALUATE)
+    grid.send_and_receive([*asked, scored])
+    assert [claimed_in(one.content) for one in (*asked, scored)] == [claim, claim, None]
+    assert TrainRequest.of(asked[0].content.config_records["config"]).round == 1
+
+
 def test_beyond_the_budget_nothing_is_sent(log):
     def refuse(number):
         raise BudgetError(Fault("FL422", f"round {number} is too much"))
 
-    grid = BookedGrid(Nodes(log), refuse)
+    grid = BookedGrid(Nodes(log), {TRAIN: refuse})
     for send in (grid.send_and_receive, grid.push_messages):
         with pytest.raises(BudgetError, match="round 3"):
             send(training(3))

@@ -1,16 +1,17 @@
 """The account of a run: planned before it begins, noted before a release leaves, kept apart."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from fl_inmetro.config.privacy import Privacy
 from fl_inmetro.errors import BudgetError, PrivacyError
 from fl_inmetro.federation.spending import Account
-from fl_inmetro.privacy.accountant import account
-from fl_inmetro.privacy.ledger import read_ledger
+from fl_inmetro.privacy.accountant import account, epsilon_rdp
+from fl_inmetro.privacy.ledger import Owner, ledger_path, read_ledger
 from fl_inmetro.privacy.mechanism import Gaussian
-from fl_inmetro.privacy.release import digest_of
+from fl_inmetro.privacy.release import digest_of, spending
 
 KEY = "mlp-federated-g0000"
 
@@ -33,12 +34,13 @@ def opened(folder, kept=None, run="r1", **settings):
     return one, kept, notes
 
 
-def begun(group, rounds=10, fraction=0.5, windows=(100, 100), most_steps=0):
+def begun(group, rounds=10, fraction=0.5, windows=(100, 100), most_steps=0, here=()):
     if group.protect == "client":
         kinds = group.of_clients(rounds, fraction)
     else:
-        kinds = group.of_windows(rounds, windows, 10, 1, most_steps)
-    return group.begin(kinds, rounds, None)
+        named = {f"c{place}": count for place, count in enumerate(windows)}
+        kinds = group.of_windows(rounds, named, 10, 1, most_steps)
+    return group.begin(kinds, rounds, None, here)
 
 
 def bits(number: int) -> str:
@@ -167,3 +169,53 @@ def test_without_an_epsilon_the_noise_stands_and_is_counted(tmp_path):
     for number in range(1, 13):  # no limit was given: all is written down
         group.note(number, "update", Gaussian(2.0, 1.0, 1, "all"), 1.0, bits(number))
     assert group.spent() > single
+
+
+def test_each_client_has_an_account_of_its_own(tmp_path):
+    # Batches of 10: 100 windows are drawn by a tenth, 20 by a half, and of none nothing leaves.
+    one, kept, _ = opened(tmp_path, protect="window")
+    plan = begun(one.group(KEY), windows=(100, 20, 0))
+    told = kept.record["models"][KEY]["clients"]
+    z = plan.update.noise_multiplier
+    assert told["c0"] == epsilon_rdp((Gaussian(z, 0.1, 100),), 1e-5)
+    assert told["c1"] == min(
+        kept.record["models"][KEY]["epsilon"], epsilon_rdp((Gaussian(z, 0.5, 20),), 1e-5)
+    )
+    assert set(told) == {"c0", "c1"}
+    assert told["c0"] < told["c1"] <= 4.0
+    # Where all spend the same nobody is listed.
+    again, kept, _ = opened(tmp_path, protect="window", run="r2")
+    begun(again.group(KEY), windows=(100, 100))
+    assert kept.record["models"][KEY]["clients"] == {}
+
+
+@pytest.mark.parametrize("protect", ["client", "window"])
+def test_simulated_clients_keep_ledgers_when_they_are_asked_to(protect, tmp_path):
+    one, kept, _ = opened(tmp_path, protect=protect, client_ledgers=True)
+    group = one.group(KEY)
+    plan = begun(group, rounds=2, windows=(100, 20), here=("c0", "c1"))
+    event = replace(plan.update, times=plan.update.times // 2)
+    for number in (1, 2, 2):  # the second is repeated with the same bits: it is paid
+        group.note(number, "update", event, 1.0, bits(number))
+    for name, count in (("c0", 100), ("c1", 20)):
+        path = ledger_path(tmp_path / "north", Owner("north", name))
+        releases = [entry.release for entry in read_ledger(path).entries]
+        assert [one.round for one in releases] == [1, 2]
+        own = event if protect == "client" else Gaussian(event.noise_multiplier, 10 / count)
+        (spent,) = spending(releases)
+        steps = 1 if protect == "client" else count // 10
+        assert spent == replace(own, times=2 * steps)
+    # A run that goes on finds what its clients have paid.
+    again, _, _ = opened(tmp_path, kept, protect=protect, client_ledgers=True)
+    group = again.group(KEY)
+    begun(group, rounds=2, windows=(100, 20), here=("c0", "c1"))
+    group.note(2, "update", event, 1.0, bits(2))
+    assert len(read_ledger(path).entries) == 2
+
+
+def test_without_being_asked_nobody_keeps_one_here(tmp_path):
+    one, _, _ = opened(tmp_path)
+    group = one.group(KEY)
+    event = replace(begun(group, here=("c0",)).update, times=1)
+    group.note(1, "update", event, 1.0, bits(1))
+    assert not (tmp_path / "north" / "clients").exists()
