@@ -6,7 +6,8 @@
 
 Every cell is a whole private run (`fl-inmetro run` with `[privacy]`) in a temporary folder, `draws`
 times with fresh noise; its test nMAE stands beside those of the same model without noise, of the
-base profile (for which a model has learned nothing) and of HA4. Recipes differ by whom they
+base profile (for which a model has learned nothing), of models that each client trains alone, and
+of HA4. Recipes differ by whom they
 protect, and were chosen on validation days: few parameters, few rounds. Every run of `nlinear` is
 attacked as well (`fl-inmetro privacy attack --invert`), and what comes of it stands in a table of
 its own: medians over five clients, beside the guess of somebody who has seen no update. The set
@@ -161,13 +162,19 @@ def measure(config: RunConfig, prepared: Prepared, runs: Path) -> dict[str, Any]
     }
 
 
-def base_profile(of: str, prepared: Prepared, runs: Path) -> float:
-    """Return the test nMAE of the mean by day type, which row models correct."""
-    settings = {"name": "base", **SETS[of], "compare": {"models": ["day_type_mean"]}}
+def yardsticks(of: str, prepared: Prepared, runs: Path) -> dict[str, float]:
+    """Return the test nMAE of the mean by day type, and of models that each client trains alone.
+
+    Neither lets anything leave a client: a private federation has to be better than these.
+    """
+    small, _ = recipe_of("mlp", "client", 8.0)
+    compared = {"models": ["day_type_mean", "mlp", "ridge"], "training": ["local"]}
+    settings = {"name": "yardsticks", **SETS[of], **small, "compare": compared}
     path = session.start(
         check(settings), "compare", runs, lambda event: None, lambda: False, prepared=prepared
     )
-    return float(RunRecord.open(path).scores()[0]["nmae"])
+    found = {row["model"]: float(row["nmae"]) for row in RunRecord.open(path).scores()}
+    return {"base_profile": found["day_type_mean"], "mlp": found["mlp"], "ridge": found["ridge"]}
 
 
 def main() -> None:
@@ -209,15 +216,18 @@ def _one_set(of: str, given: argparse.Namespace, folder: Path, result: dict[str,
         if protect == "client-day" or protect == given.protect[0]
     }
     usual = next(iter(cut.values()))
-    base = base_profile(of, usual, folder / "runs")
-    print(f"\n{of}: {len(usual.clients)} clients; base profile {base:.4f}")
+    beside = yardsticks(of, usual, folder / "runs")
+    print(
+        f"\n{of}: {len(usual.clients)} clients; base profile {beside['base_profile']:.4f}; each "
+        f"alone: mlp {beside['mlp']:.4f}, ridge {beside['ridge']:.4f}"
+    )
     print(
         "| model | protected | not clipped, no noise | "
         + " | ".join(f"ε {e:g}" for e in given.epsilons)
         + " |"
     )
     print("|---|---|---|" + "---|" * len(given.epsilons))
-    result["sets"][of] = {"clients": len(usual.clients), "base_profile": base}
+    result["sets"][of] = {"clients": len(usual.clients), **beside}
     attacks: list[str] = []
     for model in given.models:
         for protect in given.protect:

@@ -124,7 +124,8 @@ def _faults(
         yield (
             f"`{model}` sends sums in every round, which have no account yet",
             f"model = {model!r}",
-            "take a gradient model, or ridge",
+            "take `mlp` with `[models.mlp] hidden = []`, which is the same model by gradients; any "
+            "other gradient model; or ridge",
         )
     if ENSEMBLE in {job.model for job in jobs} and on_nodes:
         return
@@ -143,9 +144,12 @@ def _faults(
             f"[strategy] name = {config.strategy.name!r}, rule = {strategy.rule!r}",
             "take a strategy of the mean: fedavg, fedavgm, fedadagrad, fedadam, fedyogi, fedprox",
         )
-    if strategy.recipe.control != "none" or strategy.recipe.weighing in ("loss", "age"):
+    # By windows, what corrects a client's steps is made of gradients that were noised already.
+    bare = strategy.recipe.control != "none" and not privacy.by_example
+    if bare or strategy.recipe.weighing in ("loss", "age"):
         yield (
-            "control variates, losses and ages leave the clients too, and have no account",
+            "control variates of whole clients, losses and ages leave the clients too, and have no "
+            "account",
             f"[strategy] name = {config.strategy.name!r}",
             "take fedavg, fedavgm, fedadagrad, fedadam, fedyogi or fedprox",
         )

@@ -178,6 +178,7 @@ def test_no_second_run_goes_beyond_the_budget_of_all(tmp_path):
     ("settings", "said"),
     [
         ({"strategy": {"name": "median"}}, "plain sum"),
+        ({"strategy": {"name": "feddyn"}}, "control variates"),
         ({"strategy": {"name": "scaffold"}}, "control variates"),
         ({"diagnostics": {"heterogeneity": True}}, "heterogeneity"),
         ({"selection": {"sampler": "by-size"}}, "by chance alone"),
@@ -206,6 +207,21 @@ def test_what_does_not_go_together_is_refused_before_anything_is_trained(tmp_pat
         started(private(tmp_path, **given), tmp_path)
     assert said in str(caught.value)
     assert not (tmp_path / "ledgers").exists()
+
+
+@pytest.mark.parametrize("name", ["scaffold", "feddyn"])
+def test_windows_go_together_with_control_variates(name, tmp_path):
+    """They are made of gradients that were noised already; the account is the same."""
+    config = private(tmp_path, model="nlinear", privacy={"protect": "window"})
+    started(config, tmp_path)
+    plain = [e.release.spent() for e in entries(tmp_path)]
+    config = private(
+        tmp_path, model="nlinear", privacy={"protect": "window"}, strategy={"name": name}
+    )
+    started(config, tmp_path)
+    assert [e.release.spent() for e in entries(tmp_path)][len(plain) :] == plain
+    text = b"".join(file.read_bytes() for file in path.glob("weights/*"))
+    assert b"control" not in text
 
 
 def test_a_comparison_has_its_yardsticks_without_noise(tmp_path):

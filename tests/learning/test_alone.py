@@ -52,6 +52,24 @@ def test_scaffolds_halves_come_back():
     assert apart(kept.control, own.control) < 1e-4
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_scaffolds_half_says_nothing_that_the_noisy_update_does_not_say(batched):
+    """By plain steps Δc = −c − Δw/(S·η): it costs no privacy of its own (SCAFFOLD, option II)."""
+    eta = 0.05
+    made = learner("nlinear", batch_size=8, optimizer="sgd", eta_l=eta)
+    state = state_of(made)
+    control = {name: np.full_like(state[name], 0.1) for name in made.shared(state)}
+    own = {name: np.full_like(state[name], -0.2) for name in control}
+    work = LocalWork(2, dp=DpSgd(0.1, 0.5), control="scaffold")
+    worker = workers(made)[0]  # 20 windows by 8: three steps an epoch
+    update, _ = worker.train(
+        state, work, 1, 2, secret=ROOT, batched=batched, control=control, own_control=own
+    )
+    for name, c in control.items():
+        expected = -c - update.arrays[name] / (6 * eta)
+        np.testing.assert_allclose(update.arrays[CONTROL + name], expected, rtol=1e-3, atol=1e-4)
+
+
 class Drawn(nn.Module):
     """It holds a parameter itself, so it has no batched form."""
 
