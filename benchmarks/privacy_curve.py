@@ -7,12 +7,12 @@
 Every cell is a whole private run (`fl-inmetro run` with `[privacy]`) in a temporary folder, `draws`
 times with fresh noise; its test nMAE stands beside those of the same model without noise, of the
 base profile (for which a model has learned nothing), of models that each client trains alone, and
-of HA4. Recipes differ by whom they
-protect, and were chosen on validation days: few parameters, few rounds. Every run of `nlinear` is
-attacked as well (`fl-inmetro privacy attack --invert`), and what comes of it stands in a table of
-its own: medians over five clients, beside the guess of somebody who has seen no update. The set
-`cambridge` needs FL_INMETRO_DATA; `simulated` is the built-in simulator. `--quick` takes 60
-simulated consumers, one draw and two epsilons, to see that all of it works (two minutes).
+of HA4. Recipes differ by whom they protect, and were chosen on validation days: few parameters, few
+rounds. Every run of `nlinear` is attacked as well (`fl-inmetro privacy attack --invert`), and what
+comes of it stands in a table of its own: medians over five clients, beside the guess of somebody
+who has seen no update. The set `cambridge` needs FL_INMETRO_DATA; `simulated` is the built-in
+simulator. `--quick` takes 60 simulated consumers, one draw and two epsilons, to see that all of it
+works (two minutes).
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+from fl_inmetro.config.models import Ridge
 from fl_inmetro.errors import BudgetError, PrivacyError
 from fl_inmetro.federation import messages
 from fl_inmetro.federation.client_program import client_app
@@ -15,7 +16,6 @@ from fl_inmetro.learning.client import ClientWorker
 from fl_inmetro.learning.exposure import windows_of_a_day
 from fl_inmetro.learning.private_moments import WINDOW_NORM, MomentsAsked
 from fl_inmetro.learning.private_ridge import PrivateRidgeLearner
-from fl_inmetro.config.models import Ridge
 from fl_inmetro.learning.work import DpSgd, LocalWork
 from fl_inmetro.privacy.accountant import account
 from fl_inmetro.privacy.claim import Claim
@@ -27,12 +27,13 @@ from tests.learning.ragged import clients, learner, state_of, workers
 NETWORK = learner("nlinear", batch_size=8)
 #: It has 20 training windows: batches of 8 draw each with chance 0.4.
 WORKER = workers(NETWORK)[0]
+PLAIN = LocalWork()
 PRIVATE = LocalWork(2, dp=DpSgd(0.5, 1.5))
 OF_CLIENTS = Claim("north", "r1/nlinear", "client", "t0", 1.5, 0.7, 0.25, 10)
 OF_WINDOWS = replace(OF_CLIENTS, subject="window")
 
 
-def train(ledger, round_=1, claim=OF_CLIENTS, work=LocalWork(), worker=WORKER):
+def train(ledger, round_=1, claim=OF_CLIENTS, work=PLAIN, worker=WORKER):
     ledger.trained(worker, messages.TrainRequest(round_, work=work), claim)
 
 
