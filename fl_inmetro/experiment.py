@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from fl_inmetro import events
 from fl_inmetro.calibrated import calibrate, calibration_key
-from fl_inmetro.clustered import Clustering, check_clusters, check_sizes, part_clients
+from fl_inmetro.clustered import Clustering, part_clients
 from fl_inmetro.config.schema import ENSEMBLE, RunConfig
 from fl_inmetro.data.forecast_table import observed_rows
 from fl_inmetro.data.short_history import most_windows
@@ -48,13 +48,12 @@ from fl_inmetro.plan import (
     Job,
     Prepared,
     baselines_of,
-    check_sums,
     groups_of,
     jobs_of,
     settings_of,
 )
 from fl_inmetro.privacy.secret import Secret
-from fl_inmetro.protected import check_privacy, close_account, open_account, records_of
+from fl_inmetro.protected import close_account, open_account, records_of
 from fl_inmetro.runs.forecasts import save_forecasts
 from fl_inmetro.runs.layout import FORECASTS as FORECAST_FILE
 from fl_inmetro.runs.recorder import Recorder
@@ -88,22 +87,8 @@ def execute(
     `starts`, trainings begin from models that are there.
 
     Raises:
-        ConfigError: FL118, FL119, clusters that cannot be trained so.
-        FederationError: FL365, they are too small; FL370, sums of a part of the clients.
         Interrupted: `should_stop` said so; the recorder holds all that is needed to go on.
     """
-    # What cannot be clustered is refused before anything is trained.
-    parted = [
-        job.model
-        for job in jobs_of(config, kind)
-        if job.training == "clustered" and not job.is_derived
-    ]
-    for model in parted:
-        check_clusters(config, model)
-    check_sizes(config, parted, prepared.clients)
-    check_sums(config, jobs_of(config, kind))
-    on_nodes = grid is not None
-    check_privacy(config, jobs_of(config, kind), warm=starts is not None, on_nodes=on_nodes)
     account = open_account(config, jobs_of(config, kind), recorder, emit)
     rows: list[pa.Table] = []
     for name in baselines_of(config, kind):

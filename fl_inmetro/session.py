@@ -13,6 +13,7 @@ from fl_inmetro.config import RunConfig, config_hash, own_code
 from fl_inmetro.config.schema import ENSEMBLE
 from fl_inmetro.errors import ConfigError, Fault, FlInmetroError, RunError
 from fl_inmetro.experiment import Starts, execute
+from fl_inmetro.feasible import check_jobs
 from fl_inmetro.federation import flower_compat
 from fl_inmetro.federation.grids import Interrupted
 from fl_inmetro.learning.conformal import nothing_to_calibrate_by
@@ -66,6 +67,8 @@ def start(
     """
     _check_engine(config, grid)
     prepared = prepared or prepare(config)
+    about = {"warm": starts is not None, "on_nodes": grid is not None}
+    check_jobs(config, kind, prepared.clients, **about)
     recorder = Recorder.create(root, config, prepared.manifest, kind, prepared.splits.to_json())
     return _carry_out(
         recorder, config, kind, prepared, progress, should_stop, grid, debug=debug, starts=starts
@@ -103,8 +106,9 @@ def resume(
                 "start a new run, without --resume",
             )
         )
-    recorder = Recorder.reopen(path)
     kind = manifest["kind"]
+    check_jobs(config, kind, prepared.clients, warm=starts is not None)
+    recorder = Recorder.reopen(path)
     return _carry_out(
         recorder, config, kind, prepared, progress, should_stop, debug=debug, starts=starts
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fl_inmetro.i18n import text
+from fl_inmetro.i18n import Language, text
 
 if TYPE_CHECKING:
     from fl_inmetro.errors import Fault
     from fl_inmetro.privacy.ledger import Contents, Entry
     from fl_inmetro.privacy.mechanism import Events
+    from fl_inmetro.privacy.totals import Total
 
 app = typer.Typer(help=text("ledger.help"), no_args_is_help=True)
 
@@ -206,6 +208,10 @@ def _plain(one: Contents, last: int) -> dict[str, Any]:
     return {
         **_summary(one),
         "spent": [asdict(part) for part in _spent(one)],
+        "together": [
+            {**asdict(total), "epsilon": total.epsilon if math.isfinite(total.epsilon) else None}
+            for total in _totals(one)
+        ],
         "releases": [_row(entry) for entry in _latest(one.entries, last)],
     }
 
@@ -239,19 +245,32 @@ def _show_one(one: Contents, last: int) -> None:
     from rich.text import Text
 
     from fl_inmetro.cli.tables import print_whole
+    from fl_inmetro.i18n import language, number
     from fl_inmetro.privacy.release import COUNTED
+    from fl_inmetro.privacy.statement import figure, named_in
 
+    lang = language()
     typer.echo(_name(one))
     typer.echo(text("ledger.say.opened", opened=one.opened_utc, releases=len(one.entries)))
     for part in _spent(one):
         typer.echo(
             text(
                 "ledger.say.spent",
-                mechanism=COUNTED,
-                noise=f"{part.noise_multiplier:g}",
-                sampling=part.sampling,
-                rate=f"{part.sampling_rate:g}",
-                times=part.times,
+                mechanism=named_in("mechanism", COUNTED, lang),
+                noise=figure(part.noise_multiplier, lang),
+                sampling=text(f"ledger.sampling.{part.sampling}"),
+                rate=figure(part.sampling_rate, lang),
+                times=number(part.times, 0, lang),
+            )
+        )
+    for total in _totals(one):
+        typer.echo(
+            text(
+                "ledger.say.total",
+                epsilon=figure(total.epsilon, lang),
+                delta=figure(total.delta, lang),
+                who=text(f"ledger.subject.{total.subject}"),
+                releases=number(total.releases, 0, lang),
             )
         )
     shown = _latest(one.entries, last)
@@ -263,14 +282,33 @@ def _show_one(one: Contents, last: int) -> None:
             justify: Any = "left" if name in _WORDS else "right"
             table.add_column(text(f"ledger.column.{name}"), no_wrap=True, justify=justify)
         for entry in shown:
-            table.add_row(*(Text(cell) for cell in _cells(entry)))
+            table.add_row(*(Text(cell) for cell in _cells(entry, lang)))
         # A pipe has no width: nothing is cut there.
         print_whole(table, Console() if sys.stdout.isatty() else Console(width=10_000))
     _say_torn(one)
 
 
-def _cells(entry: Entry) -> list[str]:
+def _cells(entry: Entry, lang: Language) -> list[str]:
+    from fl_inmetro.privacy.statement import figure, named_in
+
     row = _row(entry)
-    noted = [f"{one['epsilon']:.4g} ({one['scope']})" for one in entry.account]
+    scopes = {one["scope"]: text(f"ledger.short.{one['scope']}") for one in entry.account}
+    noted = [f"{figure(one['epsilon'], lang)} ({scopes[one['scope']]})" for one in entry.account]
     row["epsilon"] = ", ".join(noted) or "–"
-    return [f"{row[n]:g}" if isinstance(row[n], float) else str(row[n]) for n in _COLUMNS]
+    row |= {name: named_in(name, row[name], lang) for name in ("what", "mechanism")}
+    row["sampling"] = named_in("drawn", row["sampling"], lang)
+    row["subject"] = named_in("unit", row["subject"], lang)
+    return [figure(row[n], lang) if isinstance(row[n], float) else str(row[n]) for n in _COLUMNS]
+
+
+def _totals(one: Contents) -> Sequence[Total]:
+    """Return what a ledger's releases cost together; nothing where that cannot be counted."""
+    from fl_inmetro.errors import PrivacyError
+    from fl_inmetro.privacy.totals import totals
+
+    try:
+        return totals(one)
+    except PrivacyError as error:
+        if error.faults[0].code != "FL403":
+            raise
+        return ()

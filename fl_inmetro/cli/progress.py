@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -138,7 +139,8 @@ class Display:
             self._lang,
             loss=self._number(event.loss),
             nmae=self._number(event.nmae),
-            mark="*" if event.is_best else " ",
+            # Without a score nothing is best: then the last round counts.
+            mark="*" if event.is_best and not math.isnan(event.nmae) else " ",
             # Nothing of a pooled client travels round by round; the table says what pooling moved.
             bytes="" if self._stage.training == "centralised" else size(self._bytes, self._lang),
         )

@@ -11,6 +11,7 @@ from fl_inmetro import events as ev
 from fl_inmetro.config.privacy import Privacy
 from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.federation.group_account import GroupAccount
+from fl_inmetro.i18n.said import said
 from fl_inmetro.privacy import accountant
 from fl_inmetro.privacy.ledger import Ledger, Owner
 from fl_inmetro.privacy.release import spending
@@ -64,7 +65,10 @@ class Account:
                     "else; or begin a new run",
                 )
             )
-        self.secret = Secret.kept(folder / "secrets" / f"{run}.secret")
+        secret = folder / "secrets" / f"{run}.secret"
+        if kept and kept["releases"] and not secret.is_file():
+            emit(ev.Note("warning", said("privacy_lost_secret", path=str(secret))))
+        self.secret = Secret.kept(secret)
         self.ledger = Ledger(folder, owner)
         self.record: dict[str, Any] = dict(kept or {}) or {
             "protect": settings.protect,
@@ -109,6 +113,9 @@ class Account:
         spent = {key: one.spent() for key, one in self._groups.items()}
         for key, epsilon in spent.items():
             self.note(key, {"spent": epsilon})
+        of_run = [e for e in self.ledger.entries() if e.release.run.split("/")[0] == self.run]
+        self.record["releases"] = len(of_run)
+        self._save()
         (self.ledger.path.parent / "secrets" / f"{self.run}.secret").unlink(missing_ok=True)
         models = self.record["models"]
         return {key: (epsilon, models[key]["epsilon"]) for key, epsilon in spent.items()}

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,13 +71,15 @@ def account(events: Iterable[Gaussian], delta: float) -> Account:
             FL403, `dp-accounting` is not installed.
     """
     given = parts(events)
-    rdp = _rdp_epsilon(given, _checked(delta))
-    return Account(rdp, _pld_epsilon(given, delta, rdp), delta, given.relation)
+    with _quiet():
+        rdp = _rdp_epsilon(given, _checked(delta))
+        return Account(rdp, _pld_epsilon(given, delta, rdp), delta, given.relation)
 
 
 def epsilon_rdp(events: Iterable[Gaussian], delta: float) -> float:
     """Return ε at δ by RDP. Errors as in `account`."""
-    return _rdp_epsilon(parts(events), _checked(delta))
+    with _quiet():
+        return _rdp_epsilon(parts(events), _checked(delta))
 
 
 def epsilon_pld(events: Iterable[Gaussian], delta: float) -> float:
@@ -117,6 +120,14 @@ def version() -> str:
 
 
 # ------------------------------------------------------------------------------ internals
+def _quiet() -> AbstractContextManager[None]:
+    """Return what keeps NumPy's warnings off the terminal: orders that overflow are not chosen."""
+    _library()
+    import numpy as np
+
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 def _library() -> ModuleType:
     try:
         import dp_accounting

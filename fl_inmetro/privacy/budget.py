@@ -209,7 +209,8 @@ def over_budget(
             f"with this run epsilon would go from {before:.4g} to {after:.4g} at delta {delta:g}; "
             f"the budget of this federation is {budget:g}",
             where,
-            "ask for a smaller `[privacy] epsilon`, for fewer rounds, or stop here",
+            "ask for a smaller `[privacy] epsilon`, for fewer rounds, or stop here; another `name` "
+            "has a ledger that begins at zero, and the same people would spend both",
         )
     )
 

@@ -192,6 +192,11 @@ def _locked(path: Path, patience_s: float) -> Iterator[None]:
         raise cannot_write(path, error) from None
     connection = None
     try:
+        with _opened(lock, os.O_WRONLY | os.O_CREAT):
+            pass  # SQLite would make it for everybody to read
+    except OSError as error:
+        raise cannot_write(lock, error) from None
+    try:
         connection = sqlite3.connect(lock, timeout=patience_s, isolation_level=None)
         connection.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:

@@ -82,6 +82,10 @@ def sign(ledgers: Sequence[Contents], key: Ed25519PrivateKey) -> dict[str, Any]:
     }
 
 
+#: Bytes of a public key of Ed25519 (RFC 8032).
+_KEY_BYTES = 32
+
+
 def check_export(path: Path, public_key: str | None = None) -> Verified:
     """Check signature and chains of an export.
 
@@ -102,6 +106,15 @@ def check_export(path: Path, public_key: str | None = None) -> Verified:
             Fault("FL425", what, str(path), "ask for the export again, and keep this file apart")
         )
 
+    if public_key is not None and not _is_key(public_key):
+        raise PrivacyError(
+            Fault(
+                "FL425",
+                "the key to hold the export to is none: a public key is 32 bytes in base64",
+                public_key,
+                "copy it whole from who made the export; `privacy ledger export` prints it",
+            )
+        )
     try:
         document = json.loads(path.read_bytes())
         content, said = document["content"], str(document["public_key"])
@@ -116,7 +129,7 @@ def check_export(path: Path, public_key: str | None = None) -> Verified:
             Fault("FL421", f"cannot read: {error.strerror or error}", str(path))
         ) from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise wrong("this is no export of a ledger, or the key is none") from None
+        raise wrong("this is no export of a ledger, or the key in it is none") from None
     try:
         signer.verify(signature, signed)
     except InvalidSignature:
@@ -132,6 +145,13 @@ def check_export(path: Path, public_key: str | None = None) -> Verified:
         return Verified(str(content["made_utc"]), given, ledgers)
     except (ValueError, KeyError, TypeError):
         raise wrong("a chain in it is not what its hash says") from None
+
+
+def _is_key(given: str) -> bool:
+    try:
+        return len(base64.b64decode(given, validate=True)) == _KEY_BYTES
+    except ValueError:
+        return False
 
 
 def compare_with_export(ledgers: Sequence[Contents], export: Verified) -> None:

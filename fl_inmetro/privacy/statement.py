@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from fl_inmetro.i18n import Language, number, text
+from fl_inmetro.errors import PrivacyError
+from fl_inmetro.i18n import Language, catalogue, number, text
+from fl_inmetro.privacy import accountant
 from fl_inmetro.privacy.ledger import Contents, Entry
 from fl_inmetro.privacy.release import Release
+from fl_inmetro.privacy.totals import totals
 
 LANGUAGES: tuple[Language, ...] = ("pt-BR", "en")
 
@@ -39,7 +43,7 @@ def _one_language(
     lines += ["", f"## {say('shows_not_head')}", ""]
     lines += [
         f"- {say(f'shows_not.{key}')}"
-        for key in ("complete", "noise", "rollback", "epsilon", "clock", "law")
+        for key in ("complete", "names", "noise", "rollback", "epsilon", "clock", "law")
     ]
     lines += ["", f"## {say('check_head')}", "", say("check", signer=public_key), ""]
     lines += [say("personal"), ""]
@@ -73,6 +77,7 @@ def _one_ledger(one: Contents, lang: Language) -> list[str]:
             *_table(releases, lang),
             "",
             *_accounts(one, lang),
+            *_totals(one, lang),
         ]
     return [*lines, "", say("hash", entries=number(len(one.bodies), 0, lang), hash=one.hash)]
 
@@ -105,10 +110,11 @@ def _table(releases: Sequence[Release], lang: Language) -> list[str]:
         relation,
     ), found in counts.items():
         drawn = text(f"ledger.sampling.{sampling}", lang)
-        share = f"{drawn}, {_figure(100 * rate, lang)} %" if sampling != "all" else drawn
+        share = f"{drawn}, {figure(100 * rate, lang)} %" if sampling != "all" else drawn
         who = text(f"ledger.subject.{subject}", lang)
         how = text(f"ledger.relation.{relation}", lang)
-        cells = [_plain(what), _plain(mechanism), _figure(noise, lang), _figure(clip, lang), share]
+        named = [named_in("what", what, lang), named_in("mechanism", mechanism, lang)]
+        cells = [*map(_plain, named), figure(noise, lang), figure(clip, lang), share]
         many = f"; {text('ledger.group', lang, count=number(group, 0, lang))}" if group > 1 else ""
         cells += [f"{who} ({how}{many})", *(number(count, 0, lang) for count in found)]
         lines.append("| " + " | ".join(cells) + " |")
@@ -134,9 +140,9 @@ def _accounts(one: Contents, lang: Language) -> list[str]:
             "ledger.statement.account",
             lang,
             scope=text(f"ledger.scope.{noted['scope']}", lang, run=_plain(run)),
-            epsilon=_figure(noted["epsilon"], lang),
-            limit=_figure(noted["limit"], lang),
-            delta=f"{noted['delta']:g}",
+            epsilon=figure(noted["epsilon"], lang),
+            limit=figure(noted["limit"], lang),
+            delta=figure(noted["delta"], lang),
             accountant=_plain(noted["accountant"]),
             who=text(f"ledger.subject.{entry.release.subject}", lang),
         )
@@ -152,8 +158,39 @@ def _accounts(one: Contents, lang: Language) -> list[str]:
     return lines
 
 
-def _figure(value: float, lang: Language) -> str:
+def _totals(one: Contents, lang: Language) -> list[str]:
+    """Return what all that is written costs together, counted for the statement."""
+    try:
+        found = totals(one)
+    except PrivacyError as error:
+        if error.faults[0].code != "FL403":
+            raise
+        return ["", text("ledger.statement.no_total", lang)]
+    return [
+        "- "
+        + text(
+            "ledger.statement.total",
+            lang,
+            who=text(f"ledger.subject.{total.subject}", lang),
+            releases=number(total.releases, 0, lang),
+            epsilon=figure(total.epsilon, lang),
+            delta=figure(total.delta, lang),
+            accountant=f"dp-accounting {accountant.version()}",
+        )
+        for total in found
+    ]
+
+
+def named_in(table: str, name: str, lang: Language) -> str:
+    """Return the reader's word for what left, or for a mechanism; an unknown one as it is."""
+    known = catalogue("ledger", lang)[table]
+    return str(known.get(name, name))
+
+
+def figure(value: float, lang: Language) -> str:
     """Write a number with four significant digits and the language's decimal mark."""
+    if math.isinf(value):
+        return "∞"
     written = f"{value:.4g}"
     return written if lang == "en" else written.replace(".", ",")
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fl_inmetro.privacy.accountant import account
 from fl_inmetro.privacy.ledger import Ledger, ledger_path
+from fl_inmetro.privacy.mechanism import Gaussian
 from tests.cli.command_line import call, documented
 from tests.privacy.ledgers import FLEET, HOME, ledger, release
 
@@ -25,10 +27,13 @@ def test_show(folder: Path) -> None:
     answer = call("privacy", "ledger", "show", folder)
     assert (answer.code, answer.err) == (0, "")
     assert "federation north, client house-7" in answer.out
-    assert "spent: gaussian, noise multiplier 1, sampling poisson at 0.1: 3 times" in answer.out
+    said = "spent: Gaussian noise, noise multiplier 1, each drawn by itself, rate 0.1: 3 times"
+    assert said in answer.out
+    whole = account((Gaussian(1.0, 0.1, 3),), 1e-5).epsilon
+    assert f"together: epsilon {whole:.4g} at delta 1e-05 for a client" in answer.out
     lines = [line.split() for line in answer.out.splitlines()]
     (second,) = [line for line in lines if line[:1] == ["3"]]
-    words = "r1 1 1 update gaussian 1 0.5 poisson 0.1 1 client –"
+    words = "r1 1 1 update of a model Gaussian noise 1 0.5 each by itself 0.1 1 client –"
     assert " ".join(second[2:]) == words
     short = call("privacy", "ledger", "show", ledger_path(folder, FLEET), "--last", 1)
     assert "2 earlier releases are not shown" in short.out
@@ -42,6 +47,8 @@ def test_show_json(folder: Path) -> None:
     assert sorted(first["releases"][0]) == documented("privacy ledger show.releases")
     assert (first["client"], second["client"]) == (None, "house-7")
     assert [row["round"] for row in first["releases"]] == [0, 1, 2]
+    (whole,) = first["together"]
+    assert whole["epsilon"] == account((Gaussian(1.0, 0.1, 3),), 1e-5).epsilon
     (spent,) = first["spent"]
     assert (spent["noise_multiplier"], spent["times"]) == (1.0, 3)
 

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fl_inmetro.errors import PrivacyError
+from fl_inmetro.privacy.accountant import account
 from fl_inmetro.privacy.ledger import Contents, Ledger, Owner, find_ledgers, read_ledger
+from fl_inmetro.privacy.mechanism import Gaussian
 from fl_inmetro.privacy.signed import (
     check_export,
     compare_with_export,
@@ -208,13 +210,27 @@ def test_a_statement_says_what_stands_in_the_ledger(tmp_path: Path) -> None:
     page = statement([read_ledger(book.path)], "2026-01-02T03:04:05Z", "KEY")
     portuguese, english = page.split("\n---\n")
     assert "Liberações: 4. Execuções: 1." in portuguese
-    assert "| update | gaussian | 1,5 | 0,5 | cada um sorteado por si, 10 % |" in portuguese
+    assert (
+        "| atualização de um modelo | ruído gaussiano | 1,5 | 0,5 | cada um sorteado por si, 10 % |"
+        in portuguese
+    )
     assert "| 3 | 3.000 |" in portuguese
-    assert "| update | gaussian | 1.5 | 0.5 | each drawn by itself, 10 % |" in english
+    assert (
+        "| update of a model | Gaussian noise | 1.5 | 0.5 | each drawn by itself, 10 % |" in english
+    )
     assert "| 3 | 3,000 |" in english
     assert "up to 9 records each" in english
     assert "artigo 38 da LGPD" in portuguese
     assert "no epsilon stands in this ledger" in english
+    # What all of it costs is counted anew, for each of those who are protected apart.
+    whole = account((Gaussian(1.5, 0.1, 3000),), 1e-5).epsilon
+    assert (
+        f"3 releases that protect a client, with all its readings: epsilon {whole:.4g}" in english
+    )
+    assert "1 releases that protect one day of a client: epsilon" in english
+    assert f"épsilon {whole:.4g} a delta 1e-05".replace(".", ",") in portuguese
+    assert "another ledger" not in english
+    assert "Each federation name has a ledger of its own" in english
     assert page.count(read_ledger(book.path).hash) == 2
     assert "house | <7>" not in page  # a name cannot make a table or a tag
     assert "house \\| \\<7\\>" in page
@@ -232,6 +248,7 @@ def test_a_statement_tells_of_noise_that_is_not_there_and_of_budgets(tmp_path: P
     page = statement([read_ledger(book.path)], "2026-01-02T03:04:05Z", "KEY")
     assert "épsilon 2 de no máximo 2, com delta 1e-05, conforme calculado por root-sum 1" in page
     assert "which this epsilon does not count: 1." in page
+    assert "epsilon ∞ at delta 1e-05" in page
     assert "left without noise" in page
     assert "saiu sem ruído" in page
     empty = Ledger(tmp_path, HOME)
