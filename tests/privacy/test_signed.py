@@ -224,10 +224,9 @@ def test_a_statement_says_what_stands_in_the_ledger(tmp_path: Path) -> None:
     assert "no epsilon stands in this ledger" in english
     # What all of it costs is counted anew, for each of those who are protected apart.
     whole = account((Gaussian(1.5, 0.1, 3000),), 1e-5).epsilon
-    assert (
-        f"3 releases that protect a client, with all its readings: epsilon {whole:.4g}" in english
-    )
-    assert "1 releases that protect one day of a client: epsilon" in english
+    who = "(releases: 3), protecting a client, with all its readings"
+    assert f"{who}: epsilon {whole:.4g}" in english
+    assert "(releases: 1), protecting one day of a client: epsilon" in english
     assert f"épsilon {whole:.4g} a delta 1e-05".replace(".", ",") in portuguese
     assert "another ledger" not in english
     assert "Each federation name has a ledger of its own" in english
