@@ -97,12 +97,11 @@ def _carry_out(
     if as_json:
         _print_json(record, report)
     else:
-        _print_end(
-            record, report, [text(f"cli.next.{kind}", lang), *_next(record, file, root)], lang
-        )
+        follow = _next(record, file, root, overrides or [])
+        _print_end(record, report, [text(f"cli.next.{kind}", lang), *follow], lang)
 
 
-def _next(record: RunRecord, file: Path | None, root: Path) -> list[str]:
+def _next(record: RunRecord, file: Path | None, root: Path, overrides: Sequence[str]) -> list[str]:
     """Return commands that work as they stand: look, compare, forecast the test window."""
     runs = [] if root == Path("runs") else ["--runs", str(root)]
     data, window = record.manifest["data"], record.manifest["window"]
@@ -115,10 +114,14 @@ def _next(record: RunRecord, file: Path | None, root: Path) -> list[str]:
     )
     commands = [["runs", "show", record.id, *runs]]
     if record.kind == "run":
-        commands.append(["compare", *([str(file)] if file else []), *runs])
+        again = [word for one in overrides for word in ("--set", one)]
+        commands.append(["compare", *([str(file)] if file else []), *again, *runs])
     by_parts = record.config.partition.kind != "natural" and record.config.training == "local"
     if record.kind == "run" and by_parts:  # no model is any meter's
         return [f"  {shlex.join(['fl-inmetro', *command])}" for command in commands]
+    # The other keys are the run's; these say what is read.
+    about = [one for one in overrides if one.startswith("data.") and "data.path" not in one]
+    settings += [word for one in about for word in ("--set", one)]
     asked = ["--data", source, *settings, "--from", first, "--to", last]
     commands.append(["forecast", "--run", record.id, *runs, *asked, "-o", "forecast.parquet"])
     return [f"  {shlex.join(['fl-inmetro', *command])}" for command in commands]

@@ -187,7 +187,7 @@ def _locked(path: Path, patience_s: float) -> Iterator[None]:
     """Hold the exclusive transaction on an empty SQLite file that stands for the right to write."""
     lock = path.with_name(path.name + ".lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from None
     connection = None
