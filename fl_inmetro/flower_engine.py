@@ -6,6 +6,7 @@ Flower packs the application from its directory, so this engine needs a source c
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fl_inmetro
-from fl_inmetro.config import RunConfig, to_toml
+from fl_inmetro.config import RunConfig, own_code, to_toml
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation.flower_compat import OFFLINE_ENVIRONMENT
 from fl_inmetro.federation.grids import Interrupted
@@ -25,6 +26,9 @@ RUN_DIRECTORY = "fl-inmetro run directory:"
 
 #: Keys of Flower's run configuration that set our `[federation]` table.
 FEDERATION_KEYS = ("num-server-rounds", "fraction-fit", "local-epochs")
+
+#: Beside the configuration that the apps read: where code of the user's own was found.
+OWN_CODE = "own_code.json"
 
 #: What `flwr run` says of the run that it has started.
 _RUN_ID = re.compile(r"started run (\d+)")
@@ -66,6 +70,9 @@ def run(
     with tempfile.TemporaryDirectory(prefix="fl-inmetro-") as folder:
         file = Path(folder, "run.toml")
         file.write_text(to_toml(_with_ledger_here(config)), encoding="utf-8")
+        # The file is not where its own code lies: say where that was found.
+        places = json.dumps(own_code.places(config))
+        file.with_name(OWN_CODE).write_text(places, encoding="utf-8")
         keys = {key: getattr(config.federation, key.replace("-", "_")) for key in FEDERATION_KEYS}
         settings = [f"config-file='{file}'", f"runs-dir='{root.absolute()}'"]
         settings += [f"{key}={value}" for key, value in keys.items()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -89,7 +89,7 @@ def resume(
     `prepared` and `starts` are those of `start`.
 
     Raises:
-        RunError: FL705, its data changed since; and as `start`.
+        RunError: FL705, its data, or code of the user's own, changed since; and as `start`.
     """
     with_record = RunRecord.open(path)
     config, manifest = with_record.config, with_record.manifest
@@ -106,12 +106,27 @@ def resume(
                 "start a new run, without --resume",
             )
         )
+    _check_own_code(path, config, manifest.get("own_code", {}))
     kind = manifest["kind"]
     check_jobs(config, kind, prepared.clients, warm=starts is not None)
     recorder = Recorder.reopen(path)
     return _carry_out(
         recorder, config, kind, prepared, progress, should_stop, debug=debug, starts=starts
     )
+
+
+def _check_own_code(path: Path, config: RunConfig, before: Mapping[str, Mapping[str, str]]) -> None:
+    now = own_code.places(config)
+    digests = {name: place["sha256"] for name, place in now.items()}
+    if changed := [n for n in before if digests.get(n) != before[n]["sha256"]]:
+        raise RunError(
+            Fault(
+                "FL705",
+                f"code of your own that run `{path.name}` uses has changed since it began",
+                "\n".join(f"{name}: {before[name]['file']}" for name in changed),
+                "bring it back as it was, or start a new run, without --resume",
+            )
+        )
 
 
 def find_unfinished(config: RunConfig, kind: Kind, root: Path) -> Path:

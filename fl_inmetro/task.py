@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl_inmetro.config import RunConfig, load
+from fl_inmetro.config import RunConfig, load, own_code
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.federation.own_ledger import OwnLedger
 from fl_inmetro.federation.protection import learner_under
-from fl_inmetro.flower_engine import FEDERATION_KEYS
+from fl_inmetro.flower_engine import FEDERATION_KEYS, OWN_CODE
 from fl_inmetro.learning.client import ClientWorker
 from fl_inmetro.learning.table import learner
 from fl_inmetro.plan import Job, Prepared, prepare, settings_of
@@ -33,7 +34,11 @@ def run_config(flower: dict[str, Any], nodes: int) -> RunConfig:
     overrides = [f"federation.{key}={flower[key]}" for key in FEDERATION_KEYS if key in flower]
     if not file:
         overrides.append(f"data.simulator.clients={nodes}")
-    return load(Path(file) if file else None, [*overrides, 'engine="flower"'])
+    config = load(Path(file) if file else None, [*overrides, 'engine="flower"'])
+    found = Path(file).with_name(OWN_CODE)
+    if file and found.is_file():
+        own_code.search_again(json.loads(found.read_text(encoding="utf-8")))
+    return config
 
 
 def worker_of(context: Context) -> ClientWorker:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fl_inmetro import events, session
+from fl_inmetro.config import own_code
 from fl_inmetro.data.load import load
 from fl_inmetro.errors import ConfigError, RunError
 from fl_inmetro.federation.grids import Interrupted
@@ -380,3 +381,22 @@ def test_changed_data_cannot_be_resumed(tmp_path):
     (fault,) = caught.value.faults
     assert fault.code == "FL705"
     assert "meters.csv" in fault.where
+
+
+def test_changed_code_of_one_s_own_cannot_be_resumed(tmp_path):
+    """FL705: a run whose rounds were merged by two rules would be neither's."""
+    code = tmp_path / "rule_that_changes.py"
+    text = (Path(__file__).parents[1] / "examples" / "own_rule.py").read_text(encoding="utf-8")
+    code.write_text(text, encoding="utf-8")
+    name = text.split("\ndef ", 1)[1].split("(", 1)[0]
+    config = tiny_config(strategy={"name": "fedavg", "rule": f"rule_that_changes:{name}"})
+    own_code.search_beside(config, tmp_path)
+    with pytest.raises(Interrupted):
+        session.start(config, "run", tmp_path / "runs", ignore, Stop(4))
+    path = session.find_unfinished(config, "run", tmp_path / "runs")
+    code.write_text(text + "\n# another\n", encoding="utf-8")
+    with pytest.raises(RunError, match="FL705") as caught:
+        session.resume(path, ignore, never)
+    assert str(code) in caught.value.faults[0].where
+    code.write_text(text, encoding="utf-8")
+    session.resume(path, ignore, never)

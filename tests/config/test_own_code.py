@@ -9,6 +9,8 @@ import pytest
 
 from fl_inmetro.config import load, own_code
 from fl_inmetro.errors import ConfigError, Fault
+from fl_inmetro.flower_engine import OWN_CODE
+from fl_inmetro.task import run_config
 
 MODULE = "own_code_under_test"
 TOML = f'model = "own"\n[models.own]\nnetwork = "{MODULE}:ANSWER"\n'
@@ -114,3 +116,17 @@ def test_what_is_nowhere_names_the_folders_searched(tmp_path, monkeypatch):
     (fault,) = caught.value.faults
     assert fault.what == f"there is no module `{MODULE}`"
     assert f"searched {there} and {tmp_path} too" in fault.hint
+
+
+def test_flower_s_apps_find_it_where_the_run_was_started(tmp_path, monkeypatch):
+    """The apps read a copy of the file, in a folder of its own, from another working directory."""
+    there = folder(tmp_path, "there", 2)
+    config = load(there / "run.toml")
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    (sent / "run.toml").write_text(TOML)
+    (sent / OWN_CODE).write_text(json.dumps(own_code.places(config)))
+    own_code.search_beside(config, sent)  # as if nobody had looked beside the first
+    monkeypatch.chdir(sent)
+    run_config({"config-file": str(sent / "run.toml")}, 1)
+    assert answer() == 2
