@@ -8,6 +8,7 @@ itself is gone with its secret.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -28,7 +29,9 @@ from fl_inmetro.learning.table import learner as learner_for
 from fl_inmetro.learning.update import Layout, Learner, UpdateBlock
 from fl_inmetro.learning.work import DpSgd, LocalWork
 from fl_inmetro.models.design import Design, joined
+from fl_inmetro.privacy.accountant import epsilon_pld
 from fl_inmetro.privacy.audit import Audit, by_many_releases, by_one_release
+from fl_inmetro.privacy.mechanism import Gaussian
 from fl_inmetro.privacy.secret import Secret
 
 Floats = NDArray[np.float64]
@@ -119,12 +122,14 @@ def audit_run(
         full = _sums(claim, cohort, cohort, releases, check)
         few = _sums(claim, cohort, max(1, cohort // 10), releases, check)
         included, once = _once(claim, cohort, seed)
-        many = by_many_releases(*full, z, claim.delta)
-        whole = many.claimed_epsilon
+        many = by_many_releases(*full, _noise(claim, cohort, cohort), claim.delta)
+        least = _noise(claim, cohort, 0)
+        noise = _noise(claim, cohort, int(included.sum()))
+        whole = epsilon_pld((Gaussian(noise, 1.0, 1, "all"),), claim.delta)
         found += [
             Audited(key, "sum", many),
-            Audited(key, "dropout", by_many_releases(*few, z, claim.delta)),
-            Audited(key, "one-release", by_one_release(once, included, whole, z, claim.delta)),
+            Audited(key, "dropout", by_many_releases(*few, least, claim.delta)),
+            Audited(key, "one-release", by_one_release(once, included, whole, noise, claim.delta)),
         ]
     if not found:
         raise PrivacyError(
@@ -147,6 +152,20 @@ def _plain(config: RunConfig, name: str) -> Learner:
     given = {key: value for key, value in step.items() if hasattr(own, key)}
     models = config.models.model_copy(update={name: own.model_copy(update=given)})
     return learner_for(name, models)
+
+
+def _noise(claim: _Claim, cohort: int, answered: int) -> float:
+    """Return the noise multiplier that a sum of so many has, when all is as it should be.
+
+    A clipping norm that follows leaves the sum more than z, for the count takes some; shares of
+    clients add up, to z where as few answer as may (`answered` 0).
+    """
+    merge, share = client_merge(
+        claim.config, DeltaMerge(), claim.z, cohort, Secret.fresh(), lambda released: None
+    )
+    if share is not None:
+        return max(claim.z, share.sigma * math.sqrt(answered) / claim.clip)
+    return claim.z if merge.following is None else merge.following.of_sum(claim.z)
 
 
 def _sums(

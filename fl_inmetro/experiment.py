@@ -202,7 +202,7 @@ def _run_job(
             continue
         # Nodes that protect their windows tell no error. The study is scored on the readings that
         # whoever runs it has here, if they are here.
-        unheard = nodes is not None and settings.privacy.by_example
+        unheard = nodes is not None and settings.privacy.unheard
         done.sums |= _scored_here(workers, outcome.state) if unheard else outcome.sums
         done.n_bytes += outcome.n_bytes
         done.seconds += outcome.seconds

@@ -141,7 +141,9 @@ def cut(config: RunConfig, data: FederatedData) -> Prepared:
     if config.protocol.enabled:
         fleet = protocol_fleet(config.protocol, data)
         held = {
-            name: ClientData(name, (own.train,), (own.validation,), (own.test,))
+            name: ClientData(
+                name, (_trained_on(own.train, config),), (own.validation,), (own.test,)
+            )
             for name, own in fleet.clients.items()
         }
         return Prepared(data, fleet.splits, held, fleet.excluded, tuple(held), tests=fleet.tests)

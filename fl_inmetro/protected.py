@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fl_inmetro import events
-from fl_inmetro.config.schema import ENSEMBLE, RunConfig
+from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.federation.recipes import compose
 from fl_inmetro.federation.spending import Account
@@ -127,8 +127,6 @@ def _faults(
             "take `mlp` with `[models.mlp] hidden = []`, which is the same model by gradients; any "
             "other gradient model; or ridge",
         )
-    if ENSEMBLE in {job.model for job in jobs} and on_nodes:
-        return
     strategy = compose(config.strategy)
     if config.strategy.is_foreign:
         yield (

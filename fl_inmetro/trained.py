@@ -21,7 +21,7 @@ from fl_inmetro.data.windows import Windows
 from fl_inmetro.derived import Blend
 from fl_inmetro.errors import Fault, RunError
 from fl_inmetro.federation.joint import MEMBERSHIP, of_cluster
-from fl_inmetro.federation.training import best_private, best_state
+from fl_inmetro.federation.training import best_private, best_state, own_key
 from fl_inmetro.learning.blend import blended
 from fl_inmetro.learning.conformal import FleetCalibration
 from fl_inmetro.learning.followed import FollowedFleet
@@ -309,15 +309,16 @@ def _plain(record: RunRecord, job: Job) -> TrainedModel:
     if job.training == "clustered" and parted is None:
         raise _lost(record, job.clusters_key)
     # A client whose own training failed has a group and no finished round.
-    kept = {
-        row["name"]: load_weights(record.path, job.group_key(int(row["group"])))
+    keys = {
+        row["name"]: job.group_key(int(row["group"]))
         for row in record.federations(model=job.model, training=job.training)
         if row["best_round"] is not None
     }
+    kept = {name: load_weights(record.path, key) for name, key in keys.items()}
     states = {name: best_state(arrays, record.id) for name, arrays in kept.items()}
     private: dict[str, Arrays] = {}
-    for arrays in kept.values():
-        private |= best_private(arrays)
+    for name, key in keys.items():
+        private |= best_private(load_weights(record.path, own_key(key)) or kept[name])
     if parted is not None:
         clustering = Clustering.unpacked(*parted)
         models = _of_clusters(clustering, states)

@@ -78,7 +78,9 @@ def test_the_run_s_own_merge_is_audited(more, monkeypatch):
 def test_a_clipping_norm_that_follows_leaves_the_sum_more_noise():
     parts = found("client", 0.2, 300, clip_quantile=0.5)
     assert all(audit.holds for audit in parts.values())
-    assert parts["sum"].noise > 0.2
+    # Ten clients: a count with noise of a half. (0.2^-2 - (2 * 0.5)^-2)^-1/2 = 24^-1/2 (theorem 1).
+    assert parts["sum"].claimed_noise == pytest.approx(24**-0.5)
+    assert parts["sum"].noise == pytest.approx(24**-0.5, abs=4 * parts["sum"].noise_error)
 
 
 def test_a_day_moves_a_step_by_all_its_windows():

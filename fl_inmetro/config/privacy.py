@@ -83,6 +83,11 @@ class Privacy(Table):
         """Whether clients clip window by window."""
         return self.protect in ("window", "client-day")
 
+    @property
+    def unheard(self) -> bool:
+        """Whether noise is made against the server too: then no node tells it its errors."""
+        return self.by_example or (self.enabled and self.noise_at == "clients")
+
     @model_validator(mode="after")
     def _says_how_much(self) -> Self:
         if not self.enabled:

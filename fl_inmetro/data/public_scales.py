@@ -62,11 +62,13 @@ class PublicScales:
         mean: Shape (F,).
         std: Shape (F,), above 0.
         of_readings: Shape (F,), False where calendar and weather alone are behind a feature.
+        loads: Shape (F,), True where a feature is a load relative to the client's mean.
     """
 
     mean: Floats
     std: Floats
     of_readings: NDArray[np.bool_]
+    loads: NDArray[np.bool_]
 
 
 def public_scales(names: Sequence[str]) -> PublicScales:
@@ -80,6 +82,7 @@ def public_scales(names: Sequence[str]) -> PublicScales:
         np.array([row[0] for row in rows]),
         np.array([row[1] for row in rows]),
         np.array([row[2] for row in rows], dtype=np.bool_),
+        np.array([row[:2] == _LOAD and row[2] for row in rows], dtype=np.bool_),
     )
 
 

@@ -17,7 +17,7 @@ from fl_inmetro.privacy.budget import Accountant, Budget, of_one_subject, over_b
 from fl_inmetro.privacy.claim import Claim
 from fl_inmetro.privacy.mechanism import Events, Gaussian
 from fl_inmetro.privacy.plan import Planned
-from fl_inmetro.privacy.release import Release, Subject, digest_of, spending
+from fl_inmetro.privacy.release import Release, Subject, digest_of, relation_under, spending
 
 if TYPE_CHECKING:
     from fl_inmetro.federation.spending import Account
@@ -40,6 +40,7 @@ class GroupAccount:
         self._account = account
         self._key = key
         self._group = group
+        self._relation = relation_under(self.protect)
         self._bounds: list[tuple[Counter[Gaussian], float]] = []
         self._rounds = 1
         self._kinds: dict[str, Gaussian] = {}
@@ -53,7 +54,7 @@ class GroupAccount:
         multiplier of the updates.
         """
         share = self.settings.scaler_share
-        event = Gaussian(self._given, 1.0, 1, "all", self._group)
+        event = Gaussian(self._given, 1.0, 1, "all", self._group, self._relation)
         if not share or self.settings.goal is None:
             return event if share else None
         return self._beside(event, share)
@@ -85,7 +86,7 @@ class GroupAccount:
             epochs: Local epochs of a round.
             most_steps: At most so many steps of them; 0 = all.
         """
-        of_steps = (batch_size, rounds, epochs, most_steps, self._group)
+        of_steps = (batch_size, rounds, epochs, most_steps, self._group, self._relation)
         self._kinds = {
             name: steps_spent(self._given, count, *of_steps)
             for name, count in windows.items()
@@ -95,7 +96,7 @@ class GroupAccount:
 
     def of_statistics(self) -> set[Gaussian]:
         """Return what one sum over all records spends."""
-        return {Gaussian(self._given, 1.0, 1, "all", self._group)}
+        return {Gaussian(self._given, 1.0, 1, "all", self._group, self._relation)}
 
     @property
     def _given(self) -> float:
@@ -134,8 +135,10 @@ class GroupAccount:
         """
         s = self.settings
         z = self._given
-        # However many windows a day is in, it moves its client's error within its limits.
-        metrics = Gaussian(z, 1.0, rounds, "all") if s.metrics_share else None
+        # However many windows a day is in, it moves its client's error within its limits. (Counted
+        # as replaced, that has twice the noise that it needs.)
+        relation = self._relation
+        metrics = Gaussian(z, 1.0, rounds, "all", 1, relation) if s.metrics_share else None
         wanted = {
             "epsilon": s.goal,
             "delta": s.delta,
@@ -215,7 +218,7 @@ class GroupAccount:
         own = self._name
         ledger = self._account.ledger
         earlier = [e.release for e in ledger.entries() if e.release.run != own]
-        of_one_subject(earlier, self.protect, "add-remove")
+        of_one_subject(earlier, self.protect, self._relation)
         before = spending(earlier)
         together = (*before, *plan.events)
         total = accountant.account(together, self.settings.delta).epsilon
@@ -253,16 +256,16 @@ class GroupAccount:
             sampling_rate=event.sampling_rate,
             times=event.times,
             group=event.group,
-            relation="add-remove",
+            relation=self._relation,
             subject=self.protect,
             digest=digest,
         )
         subject = release.subject
         budgets = []
         if s.goal is not None:
-            budgets.append(Budget(s.goal, s.delta, "run", subject))
+            budgets.append(Budget(s.goal, s.delta, "run", subject, self._relation))
         if s.budget is not None:
-            budgets.append(Budget(s.budget, s.delta, "federation", subject))
+            budgets.append(Budget(s.budget, s.delta, "federation", subject, self._relation))
         account = Accountant(f"min(RDP, plan), dp-accounting {accountant.version()}", self._epsilon)
         self._account.ledger.record(release, budgets, account if budgets else None)
         for name in self._here:

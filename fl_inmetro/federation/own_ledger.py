@@ -22,7 +22,7 @@ from fl_inmetro.privacy.budget import Budget, both_accountants
 from fl_inmetro.privacy.claim import Claim
 from fl_inmetro.privacy.ledger import Ledger, Owner
 from fl_inmetro.privacy.mechanism import Gaussian
-from fl_inmetro.privacy.release import Release, digest_of
+from fl_inmetro.privacy.release import Release, digest_of, relation_under
 
 
 class OwnLedger:
@@ -54,7 +54,8 @@ class OwnLedger:
         elif asked.unit == "client":
             self._write(worker, claim, "scaler", claim.event, 0, _same(claim, "scaler", 0))
         else:
-            event = Gaussian(asked.noise_multiplier, 1.0, 1, "all", _group(worker, claim))
+            group, relation = _group(worker, claim), relation_under(claim.subject)
+            event = Gaussian(asked.noise_multiplier, 1.0, 1, "all", group, relation)
             self._write(worker, claim, "scaler", event, 0, _other(), WINDOW_NORM)
 
     def trained(self, worker: ClientWorker, request: TrainRequest, claim: Claim | None) -> None:
@@ -72,9 +73,9 @@ class OwnLedger:
             return self._as_a_whole(worker, what, request.round, claim)
         if dp is None or not dp.noise_multiplier:
             return self._unpromised()
-        group = _group(worker, claim)
+        group, relation = _group(worker, claim), relation_under(claim.subject)
         if worker.learner.closed_form:
-            event = Gaussian(dp.noise_multiplier, 1.0, 1, "all", group)
+            event = Gaussian(dp.noise_multiplier, 1.0, 1, "all", group, relation)
             return self._write(worker, claim, what, event, request.round, _other(), dp.clip)
         windows = len(worker.train_design.x)
         if not windows:
@@ -87,6 +88,7 @@ class OwnLedger:
             request.work.epochs,
             request.work.steps,
             group,
+            relation,
         )
         return self._write(worker, claim, what, event, request.round, _other(), dp.clip)
 
@@ -131,7 +133,7 @@ class OwnLedger:
             sampling_rate=event.sampling_rate,
             times=event.times,
             group=event.group,
-            relation="add-remove",
+            relation=relation_under(claim.subject),
             subject=claim.subject,
             digest=digest,
         )
@@ -143,7 +145,8 @@ class OwnLedger:
         if self._budget is None:
             ledger.record(release)
             return
-        budget = Budget(self._budget, self._delta, "client", claim.subject)
+        relation = relation_under(claim.subject)
+        budget = Budget(self._budget, self._delta, "client", claim.subject, relation)
         ledger.record(release, (budget,), both_accountants())
 
     def _unpromised(self) -> None:

@@ -30,7 +30,7 @@ from fl_inmetro.privacy.secret import Secret
 _LONGEST = 8.0
 
 #: Rounds that were released, and the clipping norm, in the memory that a checkpoint keeps.
-_ROUND, _CLIP = "private.round", "private.clip"
+_ROUND, CLIP = "private.round", "private.clip"
 
 
 @dataclass(frozen=True)
@@ -146,11 +146,11 @@ class PrivateMerge(DeltaMerge):
 
     def begin(self, state: Arrays) -> Arrays:
         """Return the memory, no round, and the first clipping norm."""
-        return super().begin(state) | {_ROUND: np.zeros(1), _CLIP: np.array([self.clip])}
+        return super().begin(state) | {_ROUND: np.zeros(1), CLIP: np.array([self.clip])}
 
     def control(self, memory: Arrays) -> Arrays:
         """Return what is sent beside the state: nothing; the round's updates are clipped by it."""
-        self.now.clip = float(memory[_CLIP][0])
+        self.now.clip = float(memory[CLIP][0])
         return super().control(memory)
 
     def needs(self, clients: int) -> Fault | None:
@@ -189,7 +189,7 @@ class PrivateMerge(DeltaMerge):
         total = total_of(digests) if digests else WeightedSum(layout, np.zeros(layout.width), _NONE)
         number = int(memory[_ROUND][0]) + 1
         exact = layout.flat(total.layout.arrays(total.vector))
-        clip = float(memory[_CLIP][0])
+        clip = float(memory[CLIP][0])
         vector = self._noised(exact, float(total.terms[0]), number, clip)
         short = self._share_of_short(float(total.terms[1]), number)
         digest = digest_of([vector.tobytes(), np.float64(short).tobytes()])
@@ -198,7 +198,7 @@ class PrivateMerge(DeltaMerge):
         after, kept = super().__call__(state, [known], memory)
         if self.following:
             clip *= float(np.exp(-self.following.rate * (short - self.following.quantile)))
-        kept |= {_ROUND: np.array([float(number)]), _CLIP: np.array([clip])}
+        kept |= {_ROUND: np.array([float(number)]), CLIP: np.array([clip])}
         return after, kept
 
     def _noised(self, vector: Floats, clients: float, number: int, clip: float) -> Floats:

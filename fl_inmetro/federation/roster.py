@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flwr.app import Message
@@ -44,6 +44,29 @@ class Roster:
     x_shape: tuple[int, ...]
     horizon: int
     windows: Mapping[str, int]
+
+    def as_in(self, before: Roster) -> Roster:
+        """Return those of the clients that enrolled before with as many windows.
+
+        Raises:
+            FederationError: FL304, there is none.
+        """
+        names = [n for n in self.nodes if before.windows.get(n) == self.windows[n]]
+        if not names:
+            raise FederationError(
+                Fault(
+                    "FL304",
+                    "no client enrolled twice with the same training windows",
+                    f"{len(self.nodes)} clients",
+                    "let nodes keep their readings while a run lasts",
+                )
+            )
+        return replace(
+            self,
+            nodes={n: self.nodes[n] for n in names},
+            points={n: self.points[n] for n in names},
+            windows={n: self.windows[n] for n in names},
+        )
 
 
 def enrol(

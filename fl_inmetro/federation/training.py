@@ -166,7 +166,8 @@ def train_group(
             noisy = private_sums(spending, scaler, booked=booked)
             books = {ENROL: of_scaler(spending, scaler)} if booked else {}
             told = BookedGrid(grid, books, spending.claims(scaler)) if on_nodes else grid
-            roster, initial = entry(told, private=noisy)
+            planned_for, (roster, initial) = roster, entry(told, private=noisy)
+            roster = roster.as_in(planned_for)  # the noise was made for these windows
     checkpoint_key = f"{group.key}-checkpoint"
     private = _private_names(learner, config, initial)
     done = shelf.load_state(group.key)
@@ -181,7 +182,8 @@ def train_group(
     remembers = bool(private) or work.control != "none"
     nodes_here = grid if remembers and isinstance(grid, LoopGrid) else None
     if kept and nodes_here:
-        nodes_here.restore_private(initial, _own(kept[0]))
+        apart = shelf.load_state(own_key(group.key)) if done and spending else None
+        nodes_here.restore_private(initial, _own((apart or kept)[0]))
 
     def seconds() -> float:
         return spent_before + time.perf_counter() - started
@@ -195,9 +197,14 @@ def train_group(
         kept = bare(progress, done=key == group.key) if spending else progress
         arrays, meta = kept.packed(spent)
         if nodes_here:
-            own = nodes_here.private_arrays(initial)
-            arrays |= {_OWN + name: array for name, array in own.items()}
-            meta |= {_CLIENTS: json.dumps(nodes_here.client_ids)}
+            stacked = nodes_here.private_arrays(initial)
+            own_arrays = {_OWN + name: array for name, array in stacked.items()}
+            told = {_CLIENTS: json.dumps(nodes_here.client_ids)}
+            if spending and key == group.key:
+                # What clients keep to themselves has no noise, and no place in what is handed out.
+                shelf.save_state(own_key(key), own_arrays, told)
+            else:
+                arrays, meta = arrays | own_arrays, meta | told
         shelf.save_state(key, arrays, meta)
 
     own = config.strategy
@@ -228,7 +235,7 @@ def train_group(
         hearing = Hearing(
             parts.metric,
             remembered=False,
-            asked=not (on_nodes and config.privacy.by_example),
+            asked=not (on_nodes and config.privacy.unheard),
         )
         if on_nodes:
             grid = BookedGrid(grid, {TRAIN: parts.book} if parts.book else {}, spending.claims())
@@ -289,6 +296,11 @@ def train_group(
     sums = strategy.score(grid, progress, settings.timeout_s)
     cost = (progress.n_bytes, spent, progress.simulated_s)
     return Outcome(progress.best_state, sums, *cost, tuple(roster.nodes))
+
+
+def own_key(key: str) -> str:
+    """Return the name under which a private run keeps what its clients keep to themselves."""
+    return f"{key}-own"
 
 
 def _fitting(start: Arrays, drawn: Arrays) -> Arrays:

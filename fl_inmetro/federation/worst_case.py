@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.learning.work import steps_of
 from fl_inmetro.privacy import accountant
-from fl_inmetro.privacy.mechanism import Gaussian
+from fl_inmetro.privacy.mechanism import Gaussian, Relation
 from fl_inmetro.privacy.plan import Planned, planned
 
 #: Who spends so much of the most, by RDP, may spend the most by the other account.
@@ -18,12 +19,19 @@ _NEAR = 0.9
 
 
 def steps_spent(
-    z: float, count: int, batch_size: int, rounds: int, epochs: int, most: int, group: int
+    z: float,
+    count: int,
+    batch_size: int,
+    rounds: int,
+    epochs: int,
+    most: int,
+    group: int,
+    relation: Relation,
 ) -> Gaussian:
     """Return what a client of `count` windows spends when it is in every round."""
     rate = min(1.0, (batch_size or count) / count)
     times = rounds * steps_of(count, batch_size, epochs, most)
-    return Gaussian(z, rate, times, "all" if rate == 1 else "poisson", group)
+    return Gaussian(z, rate, times, "all" if rate == 1 else "poisson", group, relation)
 
 
 def plan_for_the_worst(
@@ -31,8 +39,9 @@ def plan_for_the_worst(
 ) -> tuple[Planned, float]:
     """Plan for the client that spends most, and return ε of the plan for it.
 
-    Short histories mean large shares in each batch. RDP, which is quick, says who comes near the
-    most; those are accounted as the promise is, for the order of the two may differ.
+    Short histories mean large shares in each batch. Without groups RDP, which is quick, says who
+    comes near the most; those are accounted as the promise is, for the order of the two may differ.
+    With groups it may even be reversed, so there all are.
 
     Args:
         kinds: What clients spend in all rounds, a kind for each sort.
@@ -60,7 +69,9 @@ def plan_for_the_worst(
         beside = tuple(e for e in plan.events if e is not plan.update)
         own = [replace(kind, noise_multiplier=plan.update.noise_multiplier) for kind in left]
         costs = [accountant.epsilon_rdp((*beside, event), delta) for event in own]
-        near = [place for place, cost in enumerate(costs) if cost >= _NEAR * max(costs)]
+        grouped = any(event.group > 1 or event.relation == "replace" for event in own)
+        least = -math.inf if grouped else _NEAR * max(costs)
+        near = [place for place, cost in enumerate(costs) if cost >= least]
         totals = {p: accountant.account((*beside, own[p]), delta).epsilon for p in near}
         most = max(totals, key=lambda place: totals[place])
         if goal is None or totals[most] <= goal or left[most] in tried:

@@ -80,6 +80,8 @@ def attack(
         left_out["property"] = "few"
     if not any(one.attack == "client-membership" for one in told):
         left_out["client-membership"] = "few"
+    if scene.at == "last" and set(took_part) < set(scene.names):
+        left_out.setdefault("client-membership", "last-model")
     detections = (*told, *properties)
     return Leakage(
         run=record.id,
@@ -125,6 +127,7 @@ def _notes(scene: Scene, detections: tuple[Detection, ...], clients: int) -> tup
         "scale": True,
         "fresh-noise": scene.config.privacy.enabled,
         "sampled": clients > len(scene.names),
+        "last-model": scene.at == "last",
         "season": ("window-membership", "later") in kinds,
         "rounds": ("client-membership", "not-drawn") in kinds,
         "few-negatives": any(one.negatives < _HUNDRED for one in detections),

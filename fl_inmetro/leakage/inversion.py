@@ -30,7 +30,7 @@ from fl_inmetro import seeds
 from fl_inmetro.leakage.ratio import mean_input, usable_doors
 from fl_inmetro.leakage.results import Reconstruction
 from fl_inmetro.leakage.scene import Scene, chosen, flat
-from fl_inmetro.leakage.view import View, measured, view_of
+from fl_inmetro.leakage.view import View, comparable, measured, view_of
 from fl_inmetro.learning.update import Arrays
 
 Floats = NDArray[np.float64]
@@ -89,7 +89,9 @@ def inversion_attack(
     view = view_of(scene.learner, resolution_s, some.shape[-1])
     doors = usable_doors(scene)
     means = {name: _few(scene, name).mean(axis=0) for name in scene.names}
-    found = []
+    found: list[Reconstruction] = []
+    if not view.columns.size:
+        return found
     for name in victims:
         prior = np.mean([mean for other, mean in means.items() if other != name], axis=0)
         design = scene.design(name)
@@ -99,6 +101,8 @@ def inversion_attack(
             rng = seeds.derive(scene.config.seed, "leakage", "inversion", name, size)
             rows = np.sort(rng.choice(len(design.x), size, replace=False))
             true = _seen(view, chosen(design, rows).x)
+            if not comparable(true):
+                continue
             seen = scene.gradient(name, rows)
             start = prior.copy()
             if doors is not None and view.what == "profile":

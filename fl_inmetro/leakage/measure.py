@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -19,7 +21,10 @@ def nrmse(guess: ArrayLike, true: ArrayLike) -> float:
 
     Args:
         guess: Values, any shape.
-        true: The same shape; values that are not finite on either side are left out.
+        true: The same shape; values that are not finite are left out.
+
+    Returns:
+        Infinity where a guess is not finite: it says nothing.
 
     Raises:
         ValueError: Other shapes, no value, or true values whose mean is not above 0.
@@ -28,6 +33,8 @@ def nrmse(guess: ArrayLike, true: ArrayLike) -> float:
     mean = float(b.mean())
     if mean <= 0:
         raise ValueError("an error over the mean needs a mean above 0")
+    if not np.isfinite(a).all():
+        return float("inf")
     return float(np.sqrt(np.mean((a - b) ** 2))) / mean
 
 
@@ -36,12 +43,17 @@ def smape(guess: ArrayLike, true: ArrayLike) -> float:
 
     Args:
         guess: Values, any shape.
-        true: The same shape; values that are not finite on either side are left out.
+        true: The same shape; values that are not finite are left out.
+
+    Returns:
+        2 where a guess is not finite: it says nothing.
 
     Raises:
         ValueError: Other shapes or no value.
     """
     a, b = _together(guess, true)
+    if not np.isfinite(a).all():
+        return 2.0
     size = np.abs(a) + np.abs(b)
     return float(np.mean(2 * np.abs(a - b) / np.where(size > 0, size, 1.0)))
 
@@ -118,12 +130,48 @@ def auc_interval(
     return float(low), float(high)
 
 
+def auc_interval_of_clients(
+    positive: Sequence[Floats],
+    negative: Sequence[Floats],
+    rng: np.random.Generator,
+    draws: int = DRAWS,
+) -> tuple[float, float]:
+    """Return the ends of the 95 % percentile interval of the AUC, by bootstrap of clients.
+
+    Where both groups are of the same clients (one array for each, in the same order) they are drawn
+    together. With one client on a side nothing can be said: the interval is all there is.
+
+    Args:
+        positive: By client, scores of those that are, finite.
+        negative: By client, scores of those that are not, finite.
+        rng: What is drawn from.
+        draws: How many times.
+    """
+    if min(len(positive), len(negative)) < 2:
+        return 0.0, 1.0
+    # Scores once sorted, each draw is a sum of products of counts.
+    wins = np.array([[_auc(np.asarray(u), np.asarray(d)) for d in negative] for u in positive])
+    ups, downs = np.array([len(u) for u in positive]), np.array([len(d) for d in negative])
+    found = np.empty(draws)
+    for number in range(draws):
+        first = np.bincount(rng.integers(len(ups), size=len(ups)), minlength=len(ups)) * ups
+        if len(ups) == len(downs):
+            second = first / ups * downs
+        else:
+            second = np.bincount(rng.integers(len(downs), size=len(downs)), minlength=len(downs))
+            second = second * downs
+        found[number] = first @ wins @ second / (first.sum() * second.sum())
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
 # ------------------------------------------------------------------------------ internals
 def _together(guess: ArrayLike, true: ArrayLike) -> tuple[Floats, Floats]:
     a, b = np.asarray(guess, dtype=np.float64), np.asarray(true, dtype=np.float64)
     if a.shape != b.shape:
         raise ValueError(f"a guess of shape {a.shape} for values of shape {b.shape}")
-    known = np.isfinite(a) & np.isfinite(b)
+    known = np.isfinite(b)
     if not known.any():
         raise ValueError("no value to compare")
     return a[known], b[known]

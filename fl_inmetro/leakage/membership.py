@@ -1,21 +1,24 @@
 """Membership: was this window trained on, did this client take part.
 
 Windows are told by their loss (Yeom, Giacomelli, Fredrikson and Jha 2018): a model fits better what
-it has seen. Clients are told by the direction of what a round released: the sum of updates leans
-towards each update that is in it. The adversary of the second has the client's readings and
-computes its update alone. Beside them it knows the mean update of the clients; or, the strongest
-there is and the one that differential privacy speaks of, the readings of all of them.
+it has seen. What the same windows cost before training is taken off, or easy windows would pass for
+members (Watson, Guo, Cormode and Sablayrolles 2022, "On the importance of difficulty calibration in
+membership inference attacks"). Clients are told by the direction of what a round released: the sum
+of updates leans towards each update that is in it. The adversary of the second has the client's
+readings and computes its update alone. Beside them it knows the mean update of the clients; or, the
+strongest there is and the one that differential privacy speaks of, the readings of all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl_inmetro import seeds
-from fl_inmetro.leakage.measure import auc, auc_interval, tpr_at_fpr
+from fl_inmetro.leakage.measure import auc, auc_interval, auc_interval_of_clients, tpr_at_fpr
 from fl_inmetro.leakage.results import Detection
 
 Floats = NDArray[np.float64]
@@ -44,20 +47,27 @@ def loss_of_windows(mean_kwh: Floats, target_kwh: Floats) -> Floats:
     return lost
 
 
-def windows_told(member_loss: Floats, other_loss: Floats, what: str, seed: int) -> Detection:
+def windows_told(
+    member_loss: Sequence[Floats], other_loss: Sequence[Floats], what: str, seed: int
+) -> Detection:
     """Return how well a low loss tells windows that were trained on.
 
+    Windows of one client are alike, so the bootstrap draws clients, with all their windows.
+
     Args:
-        member_loss: Loss of windows that were trained on; those that are not finite are left out.
-        other_loss: Loss of windows that were not.
+        member_loss: By client, the loss of windows that were trained on, finite, (N_k,).
+        other_loss: The same of windows that were not.
         what: Whom the members are compared with: `later` or `others`.
         seed: What the interval is drawn from.
 
     Raises:
         ValueError: A group is empty.
     """
-    up, down = (-loss[np.isfinite(loss)] for loss in (member_loss, other_loss))
-    return told("window-membership", what, up, down, seed)
+    up, down = ([-loss for loss in group] for group in (member_loss, other_loss))
+    found = told("window-membership", what, np.concatenate(up), np.concatenate(down), seed)
+    rng = seeds.derive(seed, "leakage", "window-membership", what)
+    low, high = auc_interval_of_clients(up, down, rng)
+    return replace(found, low=low, high=high)
 
 
 def cosines(released: Floats, references: Floats) -> Floats:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from fl_inmetro.leakage.results import Reconstruction
 from fl_inmetro.leakage.scene import Scene
-from fl_inmetro.leakage.view import View, measured, view_of
+from fl_inmetro.leakage.view import View, comparable, measured, view_of
 
 Floats = NDArray[np.float64]
 
@@ -122,12 +122,14 @@ def ratio_attack(scene: Scene, victims: Sequence[str]) -> tuple[list[Reconstruct
     some = scene.design(scene.names[0])
     view = view_of(scene.learner, _resolution_s(scene), some.x.shape[-1])
     doors = usable_doors(scene)
-    if doors is None:
+    if doors is None or not (view.columns < doors.width).any():
         return [], view.what
     view = View(view.what, view.columns[view.columns < doors.width])
     truths = {name: view.of(_mean(scene.design(name).x)) for name in scene.names}
     found = []
     for name in victims:
+        if not comparable(truths[name]):
+            continue
         others = np.mean([truth for other, truth in truths.items() if other != name], axis=0)
         windows = len(scene.design(name).x)
         updates = {"ratio": scene.update(name), "gradient": scene.gradient(name)}

@@ -23,6 +23,7 @@ from fl_inmetro.config.schema import RunConfig
 from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.federation.grids import LoopGrid
 from fl_inmetro.federation.merge import DeltaMerge
+from fl_inmetro.federation.private_merge import CLIP
 from fl_inmetro.federation.protection import client_merge, learner_under
 from fl_inmetro.federation.recipes import compose
 from fl_inmetro.federation.roster import enrol
@@ -61,7 +62,9 @@ class Scene:
         first: The model before the first round.
         last: The model that was kept.
         work: What a client does in a round, without any noise.
-        z: Noise multiplier of a sum; 0 where nobody is protected.
+        enrolled: Clients of the run, of which `workers` may be a part.
+        clip: Clipping norm: the run's, or the one that it had followed to at its end.
+        z: Noise multiplier of a sum of updates; 0 where nobody is protected.
         epsilon: ε that the run claims; None where it claims nothing.
         at: The model that clients are asked from.
         secret: What the noise is drawn from, by client and round.
@@ -74,6 +77,8 @@ class Scene:
     first: Arrays
     last: Arrays
     work: LocalWork
+    enrolled: int
+    clip: float
     z: float
     epsilon: float | None
     at: At
@@ -104,7 +109,7 @@ class Scene:
         """The noise that a client adds to its own update; None where it adds none."""
         if not self.config.privacy.enabled or self.config.privacy.by_example:
             return None
-        named = (self.config, DeltaMerge(), self.z, len(self.workers))
+        named = (self.config, DeltaMerge(), self.z, self.enrolled)
         return client_merge(*named, self.secret, lambda released: None)[1]
 
     def design(self, name: str) -> Design:
@@ -127,7 +132,7 @@ class Scene:
             return self._trained(name, replace(self.work, share=share), round_)
         # The server's noise, all of it, on what is left when the others are taken away.
         rng = self.secret.generator("released", name, round_)
-        return noisy(clipped(self.bare(name, round_), privacy.clip), self.z * privacy.clip, rng)
+        return noisy(clipped(self.bare(name, round_), self.clip), self.z * self.clip, rng)
 
     def gradient(self, name: str, rows: Ints | None = None) -> Arrays:
         """Return the negative gradient of a client's loss as the adversary sees it.
@@ -150,9 +155,9 @@ class Scene:
         if not privacy.enabled or dp is not None:
             return found
         share = self.share
-        deviation = share.sigma if share else self.z * privacy.clip
+        deviation = share.sigma if share else self.z * self.clip
         generator = self.secret.generator("noise", *rng)
-        return noisy(clipped(found, privacy.clip), deviation, generator)
+        return noisy(clipped(found, self.clip), deviation, generator)
 
     def _trained(self, name: str, work: LocalWork, round_: int) -> Arrays:
         update, _ = self.workers[name].train(
@@ -224,6 +229,9 @@ def scene_of(
         job.model, own.model_copy(update={job.model: known.model_copy(update=given)})
     )
     assert isinstance(stepping, GradientLearner)
+    z = kept["planned"][-1]["noise_multiplier"] if kept.get("planned") else 0.0
+    enrolled = len(prepared.clients)
+    clip, z = _followed(record, key, config, enrolled, z)
     scene = Scene(
         config,
         learner,
@@ -232,7 +240,9 @@ def scene_of(
         first,
         last,
         replace(work, control="none", alpha=0.0),
-        kept["planned"][-1]["noise_multiplier"] if kept.get("planned") else 0.0,
+        enrolled,
+        clip,
+        z,
         kept.get("epsilon"),
         at or "first",
         secret or Secret.fresh(),
@@ -298,6 +308,34 @@ def _attacked(record: RunRecord, model: str | None) -> tuple[Job, GradientLearne
             'attack a run of a network with `training = "federated"`, such as nlinear or mlp',
         )
     )
+
+
+def _followed(
+    record: RunRecord, key: str, config: RunConfig, enrolled: int, z: float
+) -> tuple[float, float]:
+    """Return the clipping norm of the last round, and the noise of the sum beside it.
+
+    A norm that follows a quantile falls with the updates, and the noise with it: the first round's
+    would be far too much. Of the joint noise the count has its share, so the sum has more than z.
+    """
+    privacy = config.privacy
+    if not z or privacy.clip_quantile is None or privacy.by_example:
+        return privacy.clip, z
+    merge, _ = client_merge(
+        config, DeltaMerge(), z, enrolled, Secret.fresh(), lambda released: None
+    )
+    kept = load_weights(record.path, f"{key}-checkpoint")
+    norms = [] if kept is None else [a for name, a in kept[0].items() if name.endswith(CLIP)]
+    if not norms or merge.following is None:
+        raise PrivacyError(
+            Fault(
+                "FL413",
+                "the clipping norm that this run has followed to is not there",
+                f"run {record.id}: weights/{key}-checkpoint.safetensors",
+                "attack a run that has its checkpoint, or one with a fixed `clip`",
+            )
+        )
+    return float(norms[0].ravel()[0]), merge.following.of_sum(z)
 
 
 def _keeps_still(scene: Scene) -> bool:

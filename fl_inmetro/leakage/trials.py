@@ -27,7 +27,9 @@ FEWEST = 4
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """What the released model misses by, window by window.
+    """By how much the kept model misses more than the first one, window by window.
+
+    How hard a window is by itself is taken off: the first model has seen none of them.
 
     Attributes:
         train: Client to the losses of its training windows, (N,).
@@ -39,12 +41,16 @@ class Losses:
 
 
 def losses_of(scene: Scene) -> Losses:
-    """Return the losses of the kept model on the windows of the scene's clients."""
+    """Return what training took off the losses on the windows of the scene's clients."""
+
+    def gained(parts: Sequence[Windows]) -> Floats:
+        return _losses(scene, scene.last, parts) - _losses(scene, scene.first, parts)
+
     train, later = {}, {}
     for name in scene.names:
         data = scene.workers[name].data
-        train[name] = _losses(scene, data.train)
-        later[name] = _losses(scene, (*data.validation, *data.test))
+        train[name] = gained(data.train)
+        later[name] = gained((*data.validation, *data.test))
     return Losses(train, later)
 
 
@@ -58,11 +64,11 @@ def window_membership(losses: Losses, took_part: Sequence[str], seed: int) -> li
     """
     ours = [name for name in losses.train if name in set(took_part)]
     others = [name for name in losses.train if name not in set(took_part)]
-    members = _all(losses.train, ours)
+    members = _known(losses.train, ours)
     found = []
-    if (later := _all(losses.later, ours)).size and members.size:
+    if members and (later := _known(losses.later, ours)):
         found.append(windows_told(members, later, "later", seed))
-    if len(others) >= FEWEST and (never := _all(losses.train, others)).size and members.size:
+    if len(others) >= FEWEST and members and (never := _known(losses.train, others)):
         found.append(windows_told(members, never, "others", seed))
     return found
 
@@ -100,24 +106,27 @@ def client_membership(scene: Scene, took_part: Sequence[str], seed: int) -> list
 
 
 def released(scene: Scene, names: Sequence[str], round_: int) -> Floats:
-    """Return the sum of a round's updates as the run releases it, up to its scale; (P,)."""
-    privacy = scene.config.privacy
+    """Return the sum of a round's updates, each of them as it is seen; (P,).
+
+    All count alike, whatever the run's weights or its rule: somebody who sees the single updates
+    can add them up so.
+    """
     if scene.seen != "update_in_sum":
         updates = np.stack([flat(scene.update(name, round_)) for name in names])
         whole: Floats = updates.sum(axis=0)
         return whole
     # The server's noise stands on the sum once, however many are in it.
-    bare = [clipped(scene.bare(name, round_), privacy.clip) for name in names]
+    bare = [clipped(scene.bare(name, round_), scene.clip) for name in names]
     total = {key: np.sum([one[key] for one in bare], axis=0) for key in bare[0]}
     rng = scene.secret.generator("leakage", "round", round_)
-    return flat(noisy(total, scene.z * privacy.clip, rng))
+    return flat(noisy(total, scene.z * scene.clip, rng))
 
 
 # ------------------------------------------------------------------------------ internals
-def _losses(scene: Scene, parts: Sequence[Windows]) -> Floats:
+def _losses(scene: Scene, state: Arrays, parts: Sequence[Windows]) -> Floats:
     lost = [
         loss_of_windows(
-            scene.learner.forecast(scene.last, scene.learner.design(part)).point_kwh,
+            scene.learner.forecast(state, scene.learner.design(part)).point_kwh,
             part.target_kwh(),
         )
         for part in parts
@@ -126,7 +135,7 @@ def _losses(scene: Scene, parts: Sequence[Windows]) -> Floats:
     return np.concatenate(lost) if lost else np.zeros(0)
 
 
-def _all(losses: dict[str, Floats], names: Sequence[str]) -> Floats:
-    found = [losses[name] for name in names]
-    every = np.concatenate(found) if found else np.zeros(0)
-    return every[np.isfinite(every)]
+def _known(losses: dict[str, Floats], names: Sequence[str]) -> list[Floats]:
+    """Return the losses that are known, of each client that has any."""
+    found = [losses[name][np.isfinite(losses[name])] for name in names]
+    return [one for one in found if one.size]

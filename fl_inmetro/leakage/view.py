@@ -28,7 +28,7 @@ class View:
 
     Attributes:
         what: `profile`: the context before a forecast, its mean taken as 1; `features`: those row
-            features that are of readings.
+            features that are loads, in units of the client's scale.
         columns: Their places on the last axis of the inputs.
     """
 
@@ -53,11 +53,20 @@ def measured(
     guess: Floats,
     population: Floats,
 ) -> Reconstruction:
-    """Lay a guess beside the truth, and beside the guess of who saw no update; shapes alike."""
+    """Lay a guess beside the truth, and beside the guess of who saw no update; shapes alike.
+
+    A flat load is 1 in all of the columns: they are relative to the client's own mean.
+    """
     found = (nrmse(guess, true), smape(guess, true))
     without = (nrmse(population, true), smape(population, true))
-    flat = nrmse(np.full_like(true, population.mean()), true)
+    flat = nrmse(np.ones_like(true), true)
     return Reconstruction(attack, client_id, windows, *found, *without, flat)
+
+
+def comparable(true: Floats) -> bool:
+    """Tell whether an error over the mean can be stated: of an empty house it cannot."""
+    known = true[np.isfinite(true)]
+    return bool(known.size and known.mean() > 0)
 
 
 def view_of(learner: GradientLearner, resolution_s: int, width: int) -> View:
@@ -74,5 +83,5 @@ def view_of(learner: GradientLearner, resolution_s: int, width: int) -> View:
         return View("profile", np.arange(steps))
     names = row_names(learner)
     if names and len(names) == width:
-        return View("features", np.flatnonzero(public_scales(names).of_readings))
+        return View("features", np.flatnonzero(public_scales(names).loads))
     return View("profile", np.arange(width))

@@ -9,6 +9,7 @@ imported when a number is asked for and not before.
     poisson               Mironov, Talwar, Zhang 2019                 Doroshenko et al. 2022
     poisson, group k      k records in the sum when any of them is    mixture of Gaussians,
                           drawn: q' = 1 − (1 − q)^k, z' = z/k         Binomial(k, q) (Ganesh 2024)
+    poisson, replaced     as if all were in every sum, z' = z/2k      two mixtures, see `group_size`
     without-replacement   Wang, Balle, Kasiviswanathan 2019,          Balle, Barthe, Gaboardi 2018,
                           theorem 27, with sensitivity 2 C            theorem 9, see `fixed_size`
 """
@@ -184,7 +185,10 @@ def _rdp(given: Parts) -> list[float]:
         accountant.compose(dp.GaussianDpEvent(1 / math.sqrt(given.precision)))
     for event in given.drawn:
         z, q = event.noise_multiplier, event.sampling_rate
-        if event.sampling == "without-replacement":
+        if event.sampling == "poisson" and event.relation == "replace":
+            # No draws are counted on: a plain bound, of which PLD is far below.
+            one = dp.GaussianDpEvent(z / (2 * event.group))
+        elif event.sampling == "without-replacement":
             # Theorem 27 counts noise over what a replaced record changes: 2 C, hence z/2.
             m, n = q.as_integer_ratio()
             one = dp.SampledWithoutReplacementDpEvent(n, m, dp.GaussianDpEvent(z / 2))
@@ -255,8 +259,9 @@ def _drawn(event: Gaussian, step: float) -> Any:
         from fl_inmetro.privacy.fixed_size import loss_distribution
 
         return loss_distribution(z, q, step)
-    if k == 1:
+    replaced = event.relation == "replace"
+    if k == 1 and not replaced:
         return pld.from_gaussian_mechanism(z, value_discretization_interval=step, sampling_prob=q)
     from fl_inmetro.privacy.group_size import loss_distribution as of_group
 
-    return of_group(z, q, k, step)
+    return of_group(z, q, k, step, replaced=replaced)

@@ -5,6 +5,11 @@ binomial draw, and move it by k C at most: P = Σ_k Bin(k; g, q) N(k, z²) besid
 units of C. That pair dominates (Choquette-Choo, Ganesh, Steinke, Thakurta 2024, "Privacy
 amplification for matrix mechanisms", corollary 4.7). `dp-accounting` has it too
 (`from_mixture_gaussian_mechanism`), but inverts the loss number by number; this takes all at once.
+
+Where the records are replaced by g others, k old ones move the sum one way and k' new ones the
+other: P = Σ_k Bin(k; g, q) N(k, z²) beside Q = Σ_k Bin(k; g, q) N(−k, z²) (Schuchardt, Stoian,
+Kosmala, Günnemann 2024, "Unified mechanism-specific amplification by subsampling and group privacy
+amplification", section 3.4: g removed and g inserted under Poisson draws).
 """
 
 from __future__ import annotations
@@ -28,7 +33,12 @@ _CHUNK = 16_384
 
 
 def loss_distribution(
-    noise_multiplier: float, sampling_rate: float, group: int, step: float
+    noise_multiplier: float,
+    sampling_rate: float,
+    group: int,
+    step: float,
+    *,
+    replaced: bool = False,
 ) -> Any:
     """Return the distribution of the loss of one release as `dp-accounting` has it, pessimistic.
 
@@ -37,12 +47,14 @@ def loss_distribution(
         sampling_rate: q, in (0, 1).
         group: g, records of the one who is protected, at least 1.
         step: Step of the grid of losses.
+        replaced: Others stand in the records' place; else they are there or not.
     """
     from dp_accounting.pld import pld_pmf
     from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
-    pair = Pair(noise_multiplier, sampling_rate, group)
-    ends = np.array([-_REACH * noise_multiplier, group + _REACH * noise_multiplier])
+    pair = Pair(noise_multiplier, sampling_rate, group, replaced=replaced)
+    least = -group if replaced else 0.0
+    ends = np.array([least - _REACH * noise_multiplier, group + _REACH * noise_multiplier])
     low, high = (float(loss) for loss in pair.loss(ends))
 
     def distribution(first: float, last: float, removed: bool) -> Any:
@@ -53,10 +65,11 @@ def loss_distribution(
         bound = np.maximum.accumulate(bound[::-1])[::-1]
         return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(step, lower, upper, bound)
 
+    first = distribution(low, high, removed=True)
+    if replaced:  # P is Q with the sign of x turned: the reverse pair has the same loss
+        return PrivacyLossDistribution(first)
     # The loss of the reverse pair is the negative one.
-    return PrivacyLossDistribution(
-        distribution(low, high, removed=True), distribution(-high, -low, removed=False)
-    )
+    return PrivacyLossDistribution(first, distribution(-high, -low, removed=False))
 
 
 class Pair:
@@ -66,10 +79,13 @@ class Pair:
         noise_multiplier: z.
         sampling_rate: q.
         group: g.
+        replaced: Whether others stand in the records' place.
     """
 
-    def __init__(self, noise_multiplier: float, sampling_rate: float, group: int) -> None:
-        self._z = noise_multiplier
+    def __init__(
+        self, noise_multiplier: float, sampling_rate: float, group: int, *, replaced: bool = False
+    ) -> None:
+        self._z, self._replaced = noise_multiplier, replaced
         k = np.arange(group + 1)
         logs = [
             math.lgamma(group + 1)
@@ -95,20 +111,29 @@ class Pair:
         return found
 
     def _of(self, epsilon: Floats, removed: bool) -> Floats:
-        from scipy.special import log_ndtr
+        from scipy.special import log_ndtr, logsumexp
 
         # S is where the loss is above ε; for (Q, P), where ln dP/dQ is below −ε.
-        sign = 1.0 if removed else -1.0
+        sign = 1.0 if removed or self._replaced else -1.0
         # Without any of the records P is Q: the loss has an end there, and S is all or nothing.
-        least = float(self._log_share[0])
+        least = -math.inf if self._replaced else float(self._log_share[0])
         inside = sign * epsilon > least
-        x = self._inverse(sign * epsilon[inside])
-        own = np.exp(log_ndtr(sign * (self._k - x[:, None]) / self._z)) @ np.exp(self._log_share)
-        none = np.exp(log_ndtr(-sign * x / self._z))
-        of_p, of_q = (own, none) if removed else (none, own)
-        found = -np.expm1(epsilon) if removed else np.zeros_like(epsilon)
-        found[inside] = of_p - np.exp(epsilon[inside]) * of_q
+        x = self._inverse(sign * epsilon[inside])[:, None]
+
+        def mass(moved: Floats) -> Floats:
+            """Return the logarithm of S under the mixture that lies at `moved`; (N,)."""
+            return np.asarray(
+                logsumexp(self._log_share + log_ndtr(sign * (moved - x) / self._z), axis=1)
+            )
+
+        own = mass(self._k)
+        other = mass(-self._k) if self._replaced else log_ndtr(-sign * x[:, 0] / self._z)
+        of_p, of_q = (own, other) if removed or self._replaced else (other, own)
+        # Beyond −1 it is clipped; and e^ε of a large ε overflows.
+        found = -np.expm1(np.minimum(epsilon, 1.0)) if removed else np.zeros_like(epsilon)
+        found[inside] = np.exp(of_p) - np.exp(epsilon[inside] + of_q)
         clipped: Floats = np.clip(found, 0.0, 1.0)
+        assert np.isfinite(clipped).all()
         return clipped
 
     def _inverse(self, losses: Floats) -> Floats:
@@ -132,6 +157,14 @@ class Pair:
 
     def _terms(self, x: Floats) -> tuple[Floats, Floats]:
         """Return the slope of the loss, and the loss; (N,) → (N,), (N,)."""
+        slope, loss = self._beside_none(x)
+        if self._replaced:
+            other_slope, other = self._beside_none(-x)
+            return slope + other_slope, loss - other
+        return slope, loss
+
+    def _beside_none(self, x: Floats) -> tuple[Floats, Floats]:
+        """Return the same for P beside N(0, z²)."""
         each = self._log_share + (2 * self._k * x[:, None] - self._k**2) / (2 * self._z**2)
         most = each.max(axis=1, keepdims=True)
         weight = np.exp(each - most)

@@ -34,6 +34,10 @@ class Gaussian:
             promises too much.
         group: Records that belong to the one who is protected: 1 where a record is a client or a
             window; the windows that a day touches where it is a client-day.
+        relation: What becomes of those records among neighbours: they are there or not
+            (`add-remove`), which moves the sum by C for each that is drawn, or others stand in
+            their place (`replace`), which moves it by up to 2 C. A day's readings are in windows
+            that stay when the day changes or is missing: they are replaced.
 
     Raises:
         PrivacyError: FL401, a value has no meaning; all of them at once.
@@ -44,6 +48,7 @@ class Gaussian:
     times: int = 1
     sampling: Sampling = "poisson"
     group: int = 1
+    relation: Relation = "add-remove"
 
     def __post_init__(self) -> None:
         faults = [Fault("FL401", what, "a Gaussian release") for what in _faults(self)]
@@ -60,19 +65,23 @@ def relation_of(events: Iterable[Gaussian]) -> Relation:
 
     `add-remove`: one record more or less, which moves a sum by at most C. `replace`: one record
     is another one, the number of records is known; that moves a sum by up to 2 C. Draws of a
-    fixed number without replacement have only the second.
+    fixed number without replacement have only the second. Where all take part either is counted,
+    so what is beside replaced records counts as replaced.
 
     Raises:
-        PrivacyError: FL402, Poisson draws and draws of a fixed number in one account.
+        PrivacyError: FL402, Poisson draws of records that are there or not, and replaced ones or
+            draws of a fixed number, in one account.
     """
-    kinds = {event.sampling for event in events if event.times}
-    if "without-replacement" not in kinds:
+    given = [event for event in events if event.times]
+    fixed = any(event.sampling == "without-replacement" for event in given)
+    if not fixed and all(event.relation == "add-remove" for event in given):
         return "add-remove"
-    if "poisson" in kinds:
+    drawn = [event for event in given if event.sampling == "poisson"]
+    if any(fixed or event.relation == "add-remove" for event in drawn):
         raise PrivacyError(
             Fault(
                 "FL402",
-                "Poisson draws and draws of a fixed number cannot be one account",
+                "records that are there or not, and replaced ones, cannot be one account",
                 "sampling poisson: one record more or less; without-replacement: one replaced",
                 "draw in one way in all rounds, or account them apart and add both epsilons",
             )
@@ -109,7 +118,7 @@ def parts(events: Iterable[Gaussian]) -> Parts:
     relation = relation_of(given)
     most = 2.0 if relation == "replace" else 1.0
     precision: list[float] = []
-    drawn: Counter[tuple[float, float, Sampling, int]] = Counter()
+    drawn: Counter[tuple[float, float, Sampling, int, Relation]] = Counter()
     for event in given:
         z, q, group = event.noise_multiplier, event.sampling_rate, event.group
         if q == 0 or event.times == 0:
@@ -117,10 +126,13 @@ def parts(events: Iterable[Gaussian]) -> Parts:
         if q == 1:
             precision.append(event.times * (most * group / z) ** 2 if z else math.inf)
         else:
-            drawn[z, q, event.sampling, group] += event.times
+            drawn[z, q, event.sampling, group, event.relation] += event.times
     return Parts(
         math.fsum(precision),
-        tuple(Gaussian(z, q, times, how, k) for (z, q, how, k), times in sorted(drawn.items())),
+        tuple(
+            Gaussian(z, q, times, how, k, relation_)
+            for (z, q, how, k, relation_), times in sorted(drawn.items())
+        ),
         relation,
     )
 
@@ -220,5 +232,7 @@ def _faults(event: Gaussian) -> Iterable[str]:
         yield f"sampling is one of {', '.join(get_args(Sampling))}, not {event.sampling!r}"
     if event.sampling == "all" and event.sampling_rate != 1:
         yield f"with sampling all the rate is 1, not {event.sampling_rate}"
+    if event.relation not in get_args(Relation):
+        yield f"relation is one of {', '.join(get_args(Relation))}, not {event.relation!r}"
     if event.sampling == "without-replacement" and event.group != 1:
         yield "groups of records have no account where a fixed number of records is drawn"

@@ -21,7 +21,7 @@ _CHOICES = {
 _LONGEST_NAME = 200
 
 #: Draws and relations that no account joins: a fixed number drawn hides nobody's absence.
-_NO_ACCOUNT = (("without-replacement", "add-remove"), ("poisson", "replace"))
+_NO_ACCOUNT = (("without-replacement", "add-remove"),)
 
 #: The mechanism that the accountants count.
 COUNTED = "gaussian"
@@ -90,12 +90,26 @@ class Release:
                 )
             )
         return Gaussian(
-            self.noise_multiplier, self.sampling_rate, self.times, self.sampling, self.group
+            self.noise_multiplier,
+            self.sampling_rate,
+            self.times,
+            self.sampling,
+            self.group,
+            self.relation,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain data."""
         return asdict(self)
+
+
+def relation_under(subject: Subject) -> Relation:
+    """Return which data sets are neighbours where a subject is protected.
+
+    A client, or a window, is there or not. A day is in windows that stay when its readings are
+    others, or missing: they are replaced.
+    """
+    return "replace" if subject == "client-day" else "add-remove"
 
 
 #: Names of a release's fields, in order.

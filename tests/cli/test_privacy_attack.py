@@ -63,7 +63,7 @@ def test_in_words(attacked):
     assert "um servidor curioso" in answer.out
     plain = call("privacy", "attack", *options, *asked)
     assert "Protected: nobody" in plain.out
-    assert "median of 1 meter(s)" in plain.out
+    assert "median; meters: 1" in plain.out
     assert "Left out: inversion: not asked for." in plain.out
 
 

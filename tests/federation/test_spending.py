@@ -219,3 +219,41 @@ def test_without_being_asked_nobody_keeps_one_here(tmp_path):
     event = replace(begun(group, here=("c0",)).update, times=1)
     group.note(1, "update", event, 1.0, bits(1))
     assert not (tmp_path / "north" / "clients").exists()
+
+
+@pytest.mark.parametrize(
+    "given", [{"epsilon": 8.0}, {"epsilon": None, "noise_multiplier": 60.0}], ids=str
+)
+def test_with_groups_the_client_that_spends_most_is_found(given, tmp_path):
+    """By RDP, whose draws of a group are a plain bound, long histories would seem to spend more."""
+    one, kept, _ = opened(tmp_path, protect="client-day", **given)
+    group = one.group(KEY, group=30)
+    named = {"short": 50, "long": 400}
+    kinds = group.of_windows(20, named, 32, 1, 0)
+    plan = group.begin(kinds, 20, None)
+    z = plan.update.noise_multiplier
+    # Batches of 32: of 50 windows .64 in 2 steps a round, of 400 windows .08 in 13.
+    short, long = (
+        account((Gaussian(z, rate, 20 * steps, "poisson", 30, "replace"),), 1e-5).epsilon
+        for rate, steps in ((0.64, 2), (0.08, 13))
+    )
+    assert short > 2 * long
+    assert kept.record["models"][KEY]["epsilon"] == short
+    assert plan.update.sampling_rate == 0.64
+    if given["epsilon"]:
+        assert 7.9 < short <= 8.0
+
+
+def test_a_day_is_replaced_and_says_so_in_the_ledger(tmp_path):
+    one, _, _ = opened(tmp_path, protect="client-day")
+    group = one.group(KEY, group=5)
+    plan = begun(group, rounds=2, windows=(10, 10))
+    assert (plan.update.relation, plan.update.sampling) == ("replace", "all")
+    event = replace(plan.update, times=1)
+    for number in (1, 2):
+        group.note(number, "update", event, 1.0, bits(number))
+    (first, _) = read_ledger(tmp_path / "north" / "federation.ledger").entries
+    assert (first.release.relation, first.release.group) == ("replace", 5)
+    # Five windows move each of two sums by 2 C: as one record under a tenth of the noise.
+    z = plan.update.noise_multiplier
+    assert group.spent() == pytest.approx(account((Gaussian(z / 10, 1, 2, "all"),), 1e-5).epsilon)

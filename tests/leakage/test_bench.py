@@ -1,10 +1,12 @@
 """The bench on finished runs: who is attacked, what is told, what noise does to it."""
 
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 
+from fl_inmetro import session
 from fl_inmetro.data.simulator.build import has_trait
 from fl_inmetro.errors import PrivacyError
 from fl_inmetro.leakage.bench import attack
@@ -12,6 +14,8 @@ from fl_inmetro.leakage.scene import clipped, flat, norm_of, scene_of
 from fl_inmetro.leakage.traits import traits_of
 from fl_inmetro.leakage.trials import client_membership, losses_of, released, window_membership
 from fl_inmetro.privacy.secret import Secret
+from fl_inmetro.runs.record import RunRecord
+from tests.fleets import tiny_config
 
 SECRET = Secret(b"k" * 32)
 
@@ -98,13 +102,61 @@ def test_who_never_took_part_is_compared_with_who_did(scene):
     assert [(one.positives, one.negatives) for one in never] == [(6, 6)]
 
 
-def test_losses_are_those_of_the_kept_model(scene):
+def test_losses_are_what_training_took_off(scene):
     name = scene.names[0]
     [part] = scene.workers[name].data.test
-    made = scene.learner.forecast(scene.last, scene.learner.design(part)).point_kwh
     used = part.target_kwh()
-    by_hand = [np.nansum(np.abs(made[n] - used[n])) / np.nansum(used[n]) for n in range(len(part))]
-    np.testing.assert_allclose(losses_of(scene).later[name][-len(part) :], by_hand)
+    last, first = (
+        np.array(
+            [np.nansum(np.abs(made[n] - used[n])) / np.nansum(used[n]) for n in range(len(part))]
+        )
+        for made in (
+            scene.learner.forecast(state, scene.learner.design(part)).point_kwh
+            for state in (scene.last, scene.first)
+        )
+    )
+    np.testing.assert_allclose(losses_of(scene).later[name][-len(part) :], last - first)
+
+
+def test_a_model_that_has_learned_nothing_tells_no_window(scene):
+    """Easy windows are no members: the first model, attacked as if it were the last."""
+    nothing = losses_of(replace(scene, last=scene.first))
+    took = scene.names[:6]
+    for one in window_membership(nothing, took, 5):
+        assert (one.auc, one.works) == (0.5, False)
+
+
+def test_noise_is_the_run_s_own_however_few_are_looked_at(tmp_path):
+    """Shares are made for all who are enrolled, not for those that the bench looks at."""
+    config = tiny_config(
+        model="nlinear",
+        privacy={"protect": "client", "noise_at": "clients", "ledger": str(tmp_path / "ledgers")},
+    )
+    path = session.start(config, "run", tmp_path / "runs", lambda event: None, lambda: False)
+    record = RunRecord.open(path)
+    whole, few = scene_of(record), scene_of(record, most=3)
+    assert len(few.names) == 3 < len(whole.names) == whole.enrolled
+    assert few.share == whole.share
+
+
+def test_a_clipping_norm_that_follows_is_the_last_one(tmp_path):
+    config = tiny_config(
+        model="nlinear",
+        privacy={
+            "protect": "client",
+            "noise_multiplier": 0.05,
+            "clip": 100.0,
+            "clip_quantile": 0.5,
+            "clip_rate": 1.0,
+            "ledger": str(tmp_path / "ledgers"),
+        },
+    )
+    path = session.start(config, "run", tmp_path / "runs", lambda event: None, lambda: False)
+    scene = scene_of(RunRecord.open(path))
+    # All updates are far shorter: each of the rounds takes e^-(1/2) off, up to the count's noise.
+    rounds = config.federation.num_server_rounds
+    assert scene.clip < 100 * np.exp(-0.4 * rounds)
+    assert scene.z == pytest.approx((0.05**-2 - (2 * len(scene.names) / 20) ** -2) ** -0.5)
 
 
 def test_traits_are_those_the_simulator_gave(scene):

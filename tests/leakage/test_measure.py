@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from fl_inmetro.leakage.measure import auc, auc_interval, nrmse, smape, tpr_at_fpr
+from fl_inmetro.leakage.measure import (
+    auc,
+    auc_interval,
+    auc_interval_of_clients,
+    nrmse,
+    smape,
+    tpr_at_fpr,
+)
 
 SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=8)
 
@@ -28,10 +35,27 @@ def test_smape_at_its_ends():
     assert smape([3.0], [3.0]) == 0.0
 
 
+def test_the_interval_of_clients_is_of_clients():
+    rng = np.random.default_rng(0)
+    # Two clients a side; windows within a client are copies. By windows the AUC of 1/2 would look
+    # certain; by clients every value from 0 to 1 is drawn: (1,1) against (0,0) or (2,2).
+    up, down = [np.full(50, 1.0), np.full(50, 1.0)], [np.full(50, 0.0), np.full(50, 2.0)]
+    assert auc_interval(np.concatenate(up), np.concatenate(down), rng)[0] > 0.3
+    assert auc_interval_of_clients(up, [*down, np.full(50, 2.0)], rng) == (0.0, 1.0)
+    # The same clients on both sides are drawn together: each against itself and the others.
+    alike = [np.arange(4.0), np.arange(4.0)]
+    assert auc_interval_of_clients(alike, alike, rng) == (0.5, 0.5)
+    # One client says nothing.
+    assert auc_interval_of_clients(up[:1], down, rng) == (0.0, 1.0)
+
+
 def test_what_is_not_known_is_left_out():
-    assert nrmse([2.0, np.nan, 5.0], [1.0, 9.0, np.nan]) == 1.0
+    assert nrmse([2.0, 5.0], [1.0, np.nan]) == 1.0
+    # A guess that is no number is no guess: half of one must not look like a good one.
+    assert nrmse([2.0, np.nan], [1.0, 9.0]) == np.inf
+    assert smape([1.0, np.nan], [1.0, 9.0]) == 2.0
     with pytest.raises(ValueError, match="no value"):
-        smape([np.nan], [1.0])
+        smape([1.0], [np.nan])
     with pytest.raises(ValueError, match="shape"):
         nrmse([1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="above 0"):

@@ -121,7 +121,7 @@ def test_the_length_alone_tells_too():
 
 def test_few_clients_on_one_side():
     numbers, _ = made()
-    with pytest.raises(ValueError, match="4 clients"):
+    with pytest.raises(ValueError, match="6 clients"):
         property_told(numbers, np.arange(12) < 3, "vehicle", 0)
 
 

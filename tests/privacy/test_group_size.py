@@ -1,11 +1,14 @@
 """The loss of a group is that of the library's mixture, inverted all at once."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from fl_inmetro.privacy.accountant import account, epsilon_rdp
 from fl_inmetro.privacy.group_size import Pair, loss_distribution
+from fl_inmetro.privacy.mechanism import Gaussian
 
 pytest.importorskip("dp_accounting")
 
@@ -64,3 +67,59 @@ def test_the_loss_and_where_it_is_are_inverse():
     pair = Pair(3.0, 0.1, 20)
     losses = np.linspace(-1.9, 12.0, 500)
     assert pair.loss(pair._inverse(losses)) == pytest.approx(losses, abs=1e-12)
+
+
+def replaced(z: float, q: float, group: int, times: int) -> float:
+    return account((Gaussian(z, q, times, "poisson", group, "replace"),), 1e-5).epsilon_pld
+
+
+@pytest.mark.parametrize(
+    ("z", "q", "group"), [(1.0, 0.1, 1), (8.0, 0.3, 9), (2.0, 0.9, 3), (5.0, 0.02, 30)]
+)
+def test_the_hockey_stick_of_replaced_records_is_the_integral(z, q, group):
+    x = np.linspace(-group - 12 * z, group + 12 * z, 400_001)
+
+    def mixture_at(sign):
+        shares = [math.comb(group, k) * q**k * (1 - q) ** (group - k) for k in range(group + 1)]
+        parts = (s * np.exp(-((x - sign * k) ** 2) / (2 * z * z)) for k, s in enumerate(shares))
+        return sum(parts) / (z * math.sqrt(2 * math.pi))
+
+    old, new = mixture_at(1), mixture_at(-1)
+    epsilon = np.array([-2.0, 0.0, 0.5, 1.0, 3.0])
+    by_hand = [np.maximum(old - math.exp(e) * new, 0).sum() * (x[1] - x[0]) for e in epsilon]
+    found = Pair(z, q, group, replaced=True).hockey_stick(epsilon, removed=True)
+    assert found == pytest.approx(by_hand, abs=1e-9)
+
+
+def test_records_that_are_always_drawn_and_replaced_move_the_sum_by_twice_their_number():
+    # Without draws it is one Gaussian, of which the account is exact: 2 g C under noise of z C.
+    whole = account((Gaussian(30.0, 1.0, 3, "all", 10),), 1e-5).epsilon_pld
+    twice = account((Gaussian(30.0, 1.0, 3, "all", 10, "replace"),), 1e-5).epsilon_pld
+    assert twice == account((Gaussian(15.0, 1.0, 3, "all", 10),), 1e-5).epsilon_pld
+    assert twice > 2 * whole
+    assert replaced(30.0, 1 - 1e-9, 10, 3) == pytest.approx(twice, rel=1e-4)
+
+
+@pytest.mark.parametrize(("z", "q", "group"), [(1.5, 0.2, 1), (20.0, 0.1, 30), (6.0, 0.6, 5)])
+def test_to_replace_costs_more_than_to_leave_out_and_at_most_as_if_noise_were_half(z, q, group):
+    left_out = account((Gaussian(z, q, 10, "poisson", group),), 1e-5).epsilon_pld
+    half = account((Gaussian(z / 2, q, 10, "poisson", group),), 1e-5).epsilon_pld
+    assert left_out < replaced(z, q, group, 10) <= half * 1.0001
+
+
+def test_the_bound_without_draws_is_above():
+    for event in (
+        Gaussian(5.0, 0.3, 10, "poisson", 4, "replace"),
+        Gaussian(40.0, 0.1, 50, "poisson", 30, "replace"),
+    ):
+        found = account((event,), 1e-5)
+        assert found.relation == "replace"
+        assert found.epsilon_pld < found.epsilon_rdp
+        everybody = replace(event, sampling="all", sampling_rate=1.0)
+        assert found.epsilon_rdp == pytest.approx(epsilon_rdp((everybody,), 1e-5), rel=1e-6)
+
+
+@pytest.mark.parametrize(("z", "q", "group"), [(0.97, 0.3, 30), (1.0, 0.5, 30), (4.3, 1e-4, 100)])
+def test_a_loss_beyond_what_a_double_holds_is_a_number_still(z, q, group):
+    found = account((Gaussian(z, q, 1, "poisson", group),), 1e-5)
+    assert 0 < found.epsilon_pld < math.inf

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fl_inmetro.errors import BudgetError, PrivacyError
-from fl_inmetro.privacy.budget import Accountant, Budget
+from fl_inmetro.privacy.accountant import account
+from fl_inmetro.privacy.budget import Accountant, Budget, both_accountants
 from fl_inmetro.privacy.journal import head_path
 from fl_inmetro.privacy.ledger import Ledger, Owner, find_ledgers, ledger_path, read_ledger
 from fl_inmetro.privacy.mechanism import Gaussian
@@ -155,15 +157,20 @@ def test_epsilons_of_different_units_do_not_add_up(tmp_path: Path) -> None:
 
 
 def test_one_replaced_is_not_one_more_or_less(tmp_path: Path) -> None:
-    """Where all take part the accountants count one more or less; a claim of more is refused."""
+    """Neither fits the other's budget; where all take part, one replaced moves the sum by 2 C."""
     book = Ledger(tmp_path, FLEET)
-    budget = Budget(9.0, 1e-5, "federation", relation="replace")
+    replaced = Budget(20.0, 1e-5, "federation", relation="replace")
     everyone = release(sampling="all", sampling_rate=1, relation="replace")
-    with pytest.raises(PrivacyError, match="counted under `add-remove`") as error:
-        book.record(everyone, [budget], ROOT_SUM)
-    assert codes(error) == ["FL429"]
-    book.record(release(sampling="without-replacement", relation="replace"), [budget], ROOT_SUM)
-    assert len(book.entries()) == 1
+    for one, budget in (
+        (everyone, replace(replaced, relation="add-remove")),
+        (release(), replaced),
+    ):
+        with pytest.raises(PrivacyError, match="FL429"):
+            book.record(one, [budget], ROOT_SUM)
+    noted = book.record(everyone, [replaced], both_accountants()).entry.account[0]["epsilon"]
+    assert noted == pytest.approx(account((Gaussian(0.5, 1.0, 1, "all"),), 1e-5).epsilon)
+    book.record(release(sampling="without-replacement", relation="replace"), [replaced], ROOT_SUM)
+    assert len(book.entries()) == 2
 
 
 def test_a_mechanism_without_account_is_recorded_but_fits_no_budget(tmp_path: Path) -> None:
@@ -192,7 +199,6 @@ def test_what_makes_no_release() -> None:
         {"sampling": "none"},
         {"group": 0},
         {"sampling": "without-replacement"},
-        {"relation": "replace"},
         {"sampling": "without-replacement", "relation": "replace", "group": 2},
     ):
         with pytest.raises(PrivacyError, match="FL423"):

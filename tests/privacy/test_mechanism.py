@@ -52,6 +52,15 @@ def test_the_relation_follows_the_draws():
     assert relation_of([fixed, Gaussian(1, 1, 1, "all")]) == "replace"
     with pytest.raises(PrivacyError, match="FL402"):
         relation_of([fixed, Gaussian(1, 0.1)])
+    # A day's windows are replaced; what is beside them counts as replaced too, but not by draws.
+    day = Gaussian(1, 0.1, 1, "poisson", 5, "replace")
+    assert relation_of([day, Gaussian(1, 1, 1, "all")]) == "replace"
+    with pytest.raises(PrivacyError, match="FL402"):
+        relation_of([day, Gaussian(1, 0.1)])
+    with pytest.raises(PrivacyError, match="FL402"):
+        relation_of([day, fixed])
+    # 5 windows in every sum, moved by 2 C each, under noise of 2 C: (2 * 5 / 2)^2.
+    assert parts([Gaussian(2, 1, 1, "all", 5, "replace")]).precision == 25.0
     # A round that never was has no relation.
     assert relation_of([fixed, Gaussian(1, 0.1, 0)]) == "replace"
 

@@ -59,10 +59,10 @@ def test_one_sentence_for_each_attack_and_number_of_windows():
         ],
     )
     ratio, single, pair, vehicle, never, missing = sentences(one, "en")
-    assert "error of 3.0\xa0% (median of 2 meter(s))" in ratio
+    assert "error of 3.0\xa0% (median; meters: 2)" in ratio
     assert ratio.endswith("who guesses a flat load by 40.0\xa0%: the update gives it away.")
-    assert "over 1 window(s)" in single
-    assert "over 2 window(s)" in pair
+    assert "over windows (1 of them)" in single
+    assert "over windows (2 of them)" in pair
     assert "no more than that" in pair
     assert "“has an electric vehicle” is told with an AUC of 0.90" in vehicle
     assert "chance 0.002): more than chance. Right for 80.0\xa0%" in vehicle
