@@ -105,7 +105,7 @@ def recipe_of(model: str, protect: str, epsilon: float) -> tuple[dict[str, Any],
         rounds = {"num_server_rounds": 20, "local_steps": 1}
         return {**small, "strategy": {**one, **server}, "federation": rounds}, 1.0
     linear = {"models": {"mlp": {"hidden": [], "zero_start": True}}}
-    slower = {**one, "eta_l": 0.15 * min(1.0, epsilon / 4)}
+    slower = {**one, "eta_l": 0.15 * min(1.0, epsilon / 8)}
     rounds = {"num_server_rounds": 10, "local_steps": 1}
     return {**linear, "strategy": slower, "federation": rounds}, 0.3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from fl_inmetro.config import RunConfig, load, own_code
 from fl_inmetro.errors import Fault, FederationError
@@ -15,6 +15,7 @@ from fl_inmetro.flower_engine import FEDERATION_KEYS, OWN_CODE
 from fl_inmetro.learning.client import ClientWorker
 from fl_inmetro.learning.table import learner
 from fl_inmetro.plan import Job, Prepared, prepare, settings_of
+from fl_inmetro.privacy.release import Subject
 
 if TYPE_CHECKING:
     from flwr.app import Context
@@ -52,16 +53,31 @@ def ledger_of(context: Context) -> OwnLedger | None:
     """Return the ledger that a node keeps of what leaves it; None where nobody is protected.
 
     The node's own configuration names its folder (`ledger`), the most that it spends in all
-    (`budget`, an ε) and the δ of that (`delta`); without a folder it is the run's.
+    (`budget`, an ε), the δ of that (`delta`), and whom it insists on (`protect`); without a folder
+    it is the run's.
+
+    Raises:
+        FederationError: FL307, the node's `protect` is nobody that can be protected.
     """
     node = context.node_config
     config = run_config(dict(context.run_config), int(node["num-partitions"]))
-    if not config.privacy.enabled and "budget" not in node:
+    protect = str(node["protect"]) if "protect" in node else None
+    if protect not in (None, *get_args(Subject)):
+        raise FederationError(
+            Fault(
+                "FL307",
+                f"a node cannot insist on `protect = {protect!r}`",
+                "--node-config",
+                f"one of {', '.join(get_args(Subject))}",
+            )
+        )
+    if not config.privacy.enabled and "budget" not in node and protect is None:
         return None
     return OwnLedger(
         Path(str(node.get("ledger", config.privacy.ledger))),
         float(node["budget"]) if "budget" in node else None,
         float(node.get("delta", config.privacy.delta)),
+        cast("Subject | None", protect),
     )
 
 

@@ -22,7 +22,7 @@ from fl_inmetro.privacy.budget import Budget, both_accountants
 from fl_inmetro.privacy.claim import Claim
 from fl_inmetro.privacy.ledger import Ledger, Owner
 from fl_inmetro.privacy.mechanism import Gaussian
-from fl_inmetro.privacy.release import Release, digest_of, relation_under
+from fl_inmetro.privacy.release import Release, Subject, digest_of, relation_under
 
 
 class OwnLedger:
@@ -33,10 +33,18 @@ class OwnLedger:
         budget: ε of all that may ever leave the node for one federation; None = no limit. With
             one, the node answers no request that promises nothing.
         delta: δ of the budget.
+        protect: Whom the node insists that a request protects; None = whom the run says. Where it
+            is not `client`, no error leaves the node either: it would have no noise.
     """
 
-    def __init__(self, folder: Path, budget: float | None = None, delta: float = 1e-5) -> None:
-        self._folder, self._budget, self._delta = folder, budget, delta
+    def __init__(
+        self,
+        folder: Path,
+        budget: float | None = None,
+        delta: float = 1e-5,
+        protect: Subject | None = None,
+    ) -> None:
+        self._folder, self._budget, self._delta, self._protect = folder, budget, delta, protect
 
     def enrolled(
         self, worker: ClientWorker, asked: MomentsAsked | None, claim: Claim | None
@@ -49,7 +57,7 @@ class OwnLedger:
         """
         if asked is not None and asked.unit == "nothing":
             return
-        if asked is None or claim is None:
+        if asked is None or claim is None or self._another(claim):
             self._unpromised()
         elif asked.unit == "client":
             self._write(worker, claim, "scaler", claim.event, 0, _same(claim, "scaler", 0))
@@ -65,7 +73,7 @@ class OwnLedger:
             BudgetError: FL422, the node's budget does not allow it; nothing may leave.
             PrivacyError: FL418, an update would leave without a promise; as `Ledger`.
         """
-        if claim is None:
+        if claim is None or self._another(claim):
             return self._unpromised()
         what = "statistics" if worker.learner.closed_form else "update"
         dp = request.work.dp
@@ -100,6 +108,8 @@ class OwnLedger:
         Raises:
             BudgetError: FL422, the node's budget does not allow it; nothing may leave.
         """
+        if self._protect in ("window", "client-day"):
+            self._unpromised()
         if claim is not None:
             what = "metrics"
             self._write(worker, claim, what, claim.event, round_, _same(claim, what, round_))
@@ -149,16 +159,18 @@ class OwnLedger:
         budget = Budget(self._budget, self._delta, "client", claim.subject, relation)
         ledger.record(release, (budget,), both_accountants())
 
+    def _another(self, claim: Claim) -> bool:
+        return self._protect is not None and claim.subject != self._protect
+
     def _unpromised(self) -> None:
         """Refuse what promises nothing, where the node has a budget; without one it is asked so."""
-        if self._budget is not None:
+        if self._budget is not None or self._protect is not None:
             raise PrivacyError(
                 Fault(
                     "FL418",
-                    "the server asks for what would leave without noise, and this node has a "
-                    "budget",
-                    f"budget = {self._budget:g}",
-                    'a run with `[privacy] protect = "client"`, `"client-day"` or `"window"`',
+                    "the server asks for what would leave without the noise that this node wants",
+                    f"budget = {self._budget}, protect = {self._protect}",
+                    "a run whose `[privacy]` protects whom the node says",
                 )
             )
 

@@ -139,6 +139,20 @@ def test_a_node_with_a_budget_answers_nothing_that_promises_nothing(tmp_path):
     free.enrolled(WORKER, None, None)
 
 
+def test_a_node_may_insist_on_whom_is_protected(tmp_path):
+    ledger = OwnLedger(tmp_path, protect="window")
+    for asked in (
+        lambda: train(ledger),  # the server would add the noise, it says
+        lambda: train(ledger, claim=None),
+        lambda: ledger.scored(WORKER, 1, None),  # exact errors
+    ):
+        with pytest.raises(PrivacyError, match="FL418"):
+            asked()
+    train(ledger, claim=OF_WINDOWS, work=PRIVATE)
+    assert [one.subject for one in written(tmp_path)] == ["window"]
+    OwnLedger(tmp_path, protect="client").scored(WORKER, 1, None)
+
+
 @pytest.mark.parametrize("name", ["..", ".", "../out", "a/b", "C:\\x"])
 def test_a_federation_s_name_leads_nowhere(name, tmp_path):
     folder = tmp_path / "own"
