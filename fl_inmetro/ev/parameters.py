@@ -126,7 +126,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "drag_coefficient": (0, 2),
     "frontal_area_m2": (0, 15),
     "rolling_coefficient": (0, 0.1),
-    "rolling_per_k": (0, 0.02),
+    "rolling_per_k": (0, 0.05),
     "transmission_efficiency": (0.3, 1),
     "motor_power_kw": (0.5, 2000),
     "motor_efficiency": (0.3, 1),
