@@ -29,8 +29,6 @@ from fl_inmetro.ev.residual import prepared  # noqa: E402
 from fl_inmetro.ev.trips import Limits, Trips, read_trips  # noqa: E402
 from fl_inmetro.ev.validation import Scores, leave_one_trip_out, scores  # noqa: E402
 
-ROOT_SEED = 0
-
 #: Nothing is refused for a stuck signal or for its charge: the trips as the table has them.
 LENIENT = Limits(stuck_s=100_000, capacity_tolerance=9.0)
 
@@ -66,7 +64,7 @@ def references(trips: Trips) -> Iterator[Row]:
 def model(name: str, trips: Trips, learned: bool) -> Row:
     """Return one model's row."""
     physical = term_powers(trips.drives, Vehicle())
-    ready = prepared(physical, trips.interval_kw, trips.drives, trips.battery_deg_c, ROOT_SEED)
+    ready = prepared(physical, trips.interval_kw, trips.drives, trips.battery_deg_c)
     left = leave_one_trip_out(ready, learned)
     return Row(
         name,

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,7 +229,9 @@ class Calibration:
             "heating_kw_per_k": ordinary.heating_kw_per_k * by["heating"],
             "cooling_kw_per_k": ordinary.cooling_kw_per_k * by["cooling"],
         }
-        bounded = {name: float(np.clip(value, *BOUNDS[name])) for name, value in changed.items()}
+        bounded: dict[str, Any] = {
+            name: float(np.clip(value, *BOUNDS[name])) for name, value in changed.items()
+        }
         return replace(ordinary, name=f"{ordinary.name}, calibrated", **bounded)
 
 
@@ -274,7 +277,7 @@ def calibrate(
 
 
 def _residual_variance(sums: Sums, factor: Floats) -> float:
-    squares = sums.yy - 2 * factor @ sums.xy + factor @ sums.xx @ factor
+    squares = float(sums.yy - 2 * factor @ sums.xy + factor @ sums.xx @ factor)
     # A perfect fit has no noise; the floor (1 Wh per piece, what a meter tells apart) keeps it a
     # well-posed problem.
-    return float(max(squares / sums.n, 1e-6))
+    return max(squares / sums.n, 1e-6)

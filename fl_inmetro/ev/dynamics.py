@@ -11,6 +11,7 @@ Propulsion Systems* (3rd ed., 2013), chapter 2, have the forces; FASTSim (Brooke
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -202,8 +203,8 @@ def battery_powers(terminal_kw: Floats, vehicle: Vehicle) -> Floats:
         FederationError: FL367, more is asked than V²/4R, the most that such a battery can give.
     """
     if vehicle.resistance_ohm == 0:
-        one_way = np.sqrt(vehicle.round_trip_efficiency)
-        return np.where(terminal_kw > 0, terminal_kw / one_way, terminal_kw * one_way)
+        one_way = math.sqrt(vehicle.round_trip_efficiency)
+        return terminal_kw * np.where(terminal_kw > 0, 1 / one_way, one_way)
     voltage, resistance = vehicle.open_circuit_voltage_v, vehicle.resistance_ohm
     inside = voltage**2 - 4 * resistance * terminal_kw * 1e3
     if len(inside) and inside.min() < 0:

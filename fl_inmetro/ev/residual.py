@@ -1,10 +1,12 @@
-"""Physics plus a learned rest: what the terms of a car leave over, as a smooth function of a drive.
+"""Physics plus a learned rest: what the terms of a car leave over, as a force by the drive's state.
 
-The rest is a Gaussian process in the state of the drive, written as a sum of random cosines (Rahimi
-and Recht, *Random Features for Large-Scale Kernel Machines*, 2007): columns like any other, beside
-the physical ones. Both are then one ridge regression, so factors and rest are found together, from
-the same sums as `calibration` has, and over cars as exactly. How wiggly the rest may be is chosen
-by leaving out each trip of the training trips: their sums are subtracted, nothing is read again.
+    P_rest = v · Σ_k g_k(state_k)
+
+An additive model (Hastie and Tibshirani, *Generalized Additive Models*, 1990): each g is a broken
+line over fixed knots. A broken line is a sum of hat functions, so the rest is more columns beside
+the physical ones, and both are one ridge regression, found together from the same sums as in
+`calibration` and over cars as exactly. How far the rest may go is chosen by leaving out each of the
+training trips: its sums are subtracted, nothing is read again.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fl_inmetro import seeds
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.ev.calibration import (
     PRIOR_SD,
@@ -28,82 +29,62 @@ from fl_inmetro.ev.calibration import (
 from fl_inmetro.ev.drives import Drives, Floats
 from fl_inmetro.units import HOUR_S
 
-#: Of the state of a drive, and what counts as one step of each: fixed, so that no car's data scale
-#: another's.
-STATE = {
-    "speed_m_s": 12.0,
-    "acceleration_m_s2": 1.0,
-    "climb_m_s": 0.5,
-    "ambient_deg_c": 10.0,
-    "battery_deg_c": 10.0,
-    "minutes": 10.0,
-    "hvac_kw": 2.0,
+#: Where the broken lines bend; beyond the ends they go on level. Fixed, so that no car's data
+#: decide over another's columns.
+KNOTS: dict[str, tuple[float, ...]] = {
+    "speed_m_s": (0.0, 8.0, 16.0, 24.0, 32.0, 40.0),
+    "acceleration_m_s2": (-2.0, -0.7, 0.0, 0.7, 2.0),
+    "climb_m_s": (-0.5, 0.0, 0.5),
+    "ambient_deg_c": (-5.0, 5.0, 15.0, 25.0, 35.0),
+    "battery_deg_c": (0.0, 8.0, 16.0, 24.0, 32.0),
+    "minutes": (0.0, 5.0, 10.0, 20.0, 35.0),
+    "hvac_kw": (0.0, 0.6, 1.4, 3.0, 6.0),
 }
 
-#: Cosines of the rest; twice as many changed no figure of the measured car in its second digit.
-COSINES = 48
+#: Names of all columns: the physical ones, then one for each knot.
+COLUMNS = (*TERMS, *(f"{name} {at:g}" for name, knots in KNOTS.items() for at in knots))
 
-#: Standard deviations of the rest that are tried, in kW; 0 is physics alone.
-SPREADS_KW = (0.0, 0.1, 0.2, 0.4, 0.8)
-
-#: Length scales that are tried, in steps of `STATE`.
-LENGTHS = (1.5, 3.0)
+#: Standard deviations of the rest that are tried, in kW at `REST_SPEED_M_S`; 0 is physics alone.
+SPREADS_KW = (0.0, 0.05, 0.1, 0.2, 0.4)
+REST_SPEED_M_S = 12.0
 
 
-def states(drives: Drives, battery_deg_c: Floats) -> Floats:
-    """Return the state of each interval in steps of `STATE` [sample, state].
+def states(drives: Drives, battery_deg_c: Floats) -> dict[str, Floats]:
+    """Return the state of each interval, each [sample], in the units of their names.
 
-    The battery's temperature is that of the trip's first sample: known before the drive.
+    The battery's temperature is that of the trip's first sample: known before the drive. Heating
+    and cooling that nobody measured count as none.
     """
-    first = np.repeat(battery_deg_c[drives.offsets[:-1]], np.diff(drives.offsets))
-    begun = np.repeat(drives.offsets[:-1], np.diff(drives.offsets))
-    minutes = (np.arange(len(begun)) - begun) * (drives.step_s / 60)
+    lengths = np.diff(drives.offsets)
+    begun = np.repeat(drives.offsets[:-1], lengths)
     nothing = np.zeros(len(begun))
+    at_start: Floats = np.repeat(battery_deg_c[drives.offsets[:-1]], lengths)
     heating = nothing if drives.heating_kw is None else drives.heating_kw
     cooling = nothing if drives.cooling_kw is None else drives.cooling_kw
-    columns = {
+    return {
         "speed_m_s": drives.interval_mean(drives.speed_m_s),
         "acceleration_m_s2": drives.interval_change(drives.speed_m_s) / drives.step_s,
         "climb_m_s": drives.climb_m_s,
-        "ambient_deg_c": drives.ambient_deg_c - 20.0,
-        "battery_deg_c": first - 20.0,
-        "minutes": minutes,
+        "ambient_deg_c": drives.ambient_deg_c,
+        "battery_deg_c": at_start,
+        "minutes": (np.arange(len(begun)) - begun) * (drives.step_s / 60),
         "hvac_kw": heating + cooling,
     }
-    return np.column_stack([columns[name] / step for name, step in STATE.items()])
 
 
-def cosines(state: Floats, length: float, seed: int, count: int = COSINES) -> Floats:
-    """Return √(2/D)·cos(ω·x + φ): their inner products near exp(−|x − x'|² / 2L²).
-
-    Args:
-        state: [sample, state].
-        length: L, in steps of `STATE`.
-        seed: Root seed; every car has to use the same.
-        count: D.
-
-    Returns:
-        [sample, D].
-    """
-    rng = seeds.derive(seed, "ev", "residual", "cosines")
-    frequency = rng.standard_normal((state.shape[1], count)) / length
-    phase = rng.uniform(0, 2 * np.pi, count)
-    wave: Floats = np.cos(state @ frequency + phase) * np.sqrt(2 / count)
-    return wave
+def hats(values: Floats, knots: Sequence[float]) -> Floats:
+    """Return hat functions [sample, knot]: 1 at their own knot, 0 at the others; rows sum to 1."""
+    unit = np.eye(len(knots))
+    return np.column_stack([np.interp(values, knots, row) for row in unit])
 
 
-def terms(count: int = COSINES) -> tuple[str, ...]:
-    """Return the names of the columns: the physical ones, then the rest's."""
-    return (*TERMS, *(f"rest-{i:02d}" for i in range(count)))
-
-
-def design(
-    physical_kw: Floats, drives: Drives, battery_deg_c: Floats, length: float, seed: int
-) -> Floats:
-    """Return physical terms and cosines side by side [sample, term], the latter in kW."""
-    waves = cosines(states(drives, battery_deg_c), length, seed)
-    waves[drives.offsets[1:] - 1] = 0.0  # what follows a trip's last sample counts nothing
-    return np.hstack([physical_kw, waves])
+def design(physical_kw: Floats, drives: Drives, battery_deg_c: Floats) -> Floats:
+    """Return physical terms and rest side by side, in kW [sample, column of `COLUMNS`]."""
+    state = states(drives, battery_deg_c)
+    # A force costs by the way; and a parked car, or what follows a trip's last sample, nothing.
+    way = (state["speed_m_s"] / REST_SPEED_M_S)[:, None]
+    rest = [hats(state[name], knots) * way for name, knots in KNOTS.items()]
+    return np.hstack([physical_kw, *rest])
 
 
 def fitted(sums: Sums, spread_kw: float) -> Calibration:
@@ -112,8 +93,7 @@ def fitted(sums: Sums, spread_kw: float) -> Calibration:
     Raises:
         FederationError: FL368, see `calibrate`.
     """
-    centre, sd = _prior(sums.terms, spread_kw)
-    return calibrate(sums, centre, sd)
+    return calibrate(sums, *_prior(spread_kw))
 
 
 @dataclass(frozen=True)
@@ -121,14 +101,14 @@ class Trip:
     """One trip, ready for many fits.
 
     Attributes:
-        sums: Of its pieces, for each length scale.
-        column_kwh: Energy of each column over the trip, for each length scale [term].
+        sums: Of its pieces.
+        column_kwh: Energy of each column over the trip [column].
         measured_kwh: What it took.
         distance_km: How far it went.
     """
 
-    sums: tuple[Sums, ...]
-    column_kwh: tuple[Floats, ...]
+    sums: Sums
+    column_kwh: Floats
     measured_kwh: float
     distance_km: float
 
@@ -138,45 +118,38 @@ class Choice:
     """What was chosen on the training trips alone.
 
     Attributes:
-        length: Index into `LENGTHS`.
-        spread_kw: Of the rest.
-        mae_kwh_per_100km: Error of trips that were left out in turn.
+        spread_kw: Of the rest; 0 is physics alone.
+        mae_kwh_per_100km: Error of the training trips, each left out in turn.
     """
 
-    length: int
     spread_kw: float
     mae_kwh_per_100km: float
 
 
 def prepared(
-    physical_kw: Floats,
-    measured_kw: Floats,
-    drives: Drives,
-    battery_deg_c: Floats,
-    seed: int,
-    lengths: Sequence[float] = LENGTHS,
+    physical_kw: Floats, measured_kw: Floats, drives: Drives, battery_deg_c: Floats
 ) -> list[Trip]:
-    """Return every trip's sums and columns; all arrays [sample, …], see `sums_of`."""
-    designs = [design(physical_kw, drives, battery_deg_c, length, seed) for length in lengths]
-    names = terms()
-    sums = [sums_per_trip(one, measured_kw, drives, names) for one in designs]
+    """Return every trip's sums and columns.
+
+    Args:
+        physical_kw: See `term_powers` [sample, term].
+        measured_kw: Of the interval after each sample [sample].
+        drives: The trips.
+        battery_deg_c: [sample].
+    """
+    both = design(physical_kw, drives, battery_deg_c)
     to_kwh = drives.step_s / HOUR_S
-    columns = [np.add.reduceat(one, drives.offsets[:-1]) * to_kwh for one in designs]
+    sums = sums_per_trip(both, measured_kw, drives, COLUMNS)
+    columns = np.add.reduceat(both, drives.offsets[:-1]) * to_kwh
     energy = drives.sums(measured_kw) * to_kwh
     distance = drives.sums(drives.interval_mean(drives.speed_m_s)) * (drives.step_s / 1000)
     return [
-        Trip(
-            tuple(of_length[i] for of_length in sums),
-            tuple(of_length[i] for of_length in columns),
-            float(energy[i]),
-            float(distance[i]),
-        )
-        for i in range(len(drives))
+        Trip(sums[i], columns[i], float(energy[i]), float(distance[i])) for i in range(len(drives))
     ]
 
 
 def chosen(trips: Sequence[Trip], spreads_kw: Sequence[float] = SPREADS_KW) -> Choice:
-    """Choose length scale and spread by leaving out each of these trips in turn.
+    """Choose how far the rest may go by leaving out each of these trips in turn.
 
     Raises:
         FederationError: FL368, fewer than three trips: nothing to leave out.
@@ -185,48 +158,35 @@ def chosen(trips: Sequence[Trip], spreads_kw: Sequence[float] = SPREADS_KW) -> C
         raise FederationError(
             Fault("FL368", f"{len(trips)} trips are too few to leave one out", "", "three at least")
         )
-    found = []
-    for length in range(len(trips[0].sums)):
-        for spread in spreads_kw:
-            if spread == 0 and length > 0:
-                continue  # physics alone knows no length scale
-            errors = left_out_kwh_per_km(trips, length, spread)
-            found.append(Choice(length, spread, 100 * float(np.mean(np.abs(errors)))))
+    found = [
+        Choice(spread, 100 * float(np.mean(np.abs(left_out_kwh_per_km(trips, spread)))))
+        for spread in spreads_kw
+    ]
     return min(found, key=lambda choice: choice.mae_kwh_per_100km)
 
 
-def left_out_kwh_per_km(trips: Sequence[Trip], length: int, spread_kw: float) -> Floats:
+def left_out_kwh_per_km(trips: Sequence[Trip], spread_kw: float) -> Floats:
     """Return each trip's error (predicted − measured) per km when the others are the training.
 
-    The noise is that of all of these trips; one trip more or less does not move it.
+    σ is that of all of these trips; one trip more or less hardly moves it.
     """
-    whole = total(trip.sums[length] for trip in trips)
-    noise = fitted(whole, spread_kw).noise_kwh
-    errors = [
-        (
-            trip.column_kwh[length] @ _without(whole, trip.sums[length], spread_kw, noise)
-            - trip.measured_kwh
-        )
-        / trip.distance_km
-        for trip in trips
-    ]
+    whole = total(trip.sums for trip in trips)
+    noise_kwh = fitted(whole, spread_kw).noise_kwh
+    centre, sd = _prior(spread_kw)
+    errors = []
+    for trip in trips:
+        xx, xy = whole.xx - trip.sums.xx, whole.xy - trip.sums.xy
+        # In units of the prior's spread the equations stay well scaled, also where it is none.
+        hessian = xx * np.outer(sd, sd) / noise_kwh**2 + np.eye(len(sd))
+        right = (xy - xx @ centre) * sd / noise_kwh**2
+        factor = centre + sd * np.linalg.solve(hessian, right)
+        errors.append((trip.column_kwh @ factor - trip.measured_kwh) / trip.distance_km)
     return np.array(errors)
 
 
-def _prior(terms: tuple[str, ...], spread_kw: float) -> tuple[Floats, Floats]:
+def _prior(spread_kw: float) -> tuple[Floats, Floats]:
     """Return β⁰ and s of all columns; a spread of a millionth of a watt is none."""
-    count = len(terms) - len(TERMS)
-    centre = np.concatenate([np.ones(len(TERMS)), np.zeros(count)])
+    rest = len(COLUMNS) - len(TERMS)
+    centre = np.concatenate([np.ones(len(TERMS)), np.zeros(rest)])
     physical = [PRIOR_SD[name] for name in TERMS]
-    return centre, np.concatenate([physical, np.full(count, max(spread_kw, 1e-9))])
-
-
-def _without(whole: Sums, part: Sums, spread_kw: float, noise_kwh: float) -> Floats:
-    """Return the factors without one trip, at the noise of all: one linear system."""
-    centre, sd = _prior(whole.terms, spread_kw)
-    xx = whole.xx - part.xx
-    # The unknowns are deviations in units of their spread: well scaled also where it is none.
-    hessian = xx * np.outer(sd, sd) / noise_kwh**2 + np.eye(len(sd))
-    right = (whole.xy - part.xy - xx @ centre) * sd / noise_kwh**2
-    factor: Floats = centre + sd * np.linalg.solve(hessian, right)
-    return factor
+    return centre, np.concatenate([physical, np.full(rest, max(spread_kw, 1e-9))])

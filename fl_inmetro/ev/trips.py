@@ -213,8 +213,9 @@ def reason(one: Signals, limits: Limits) -> str:
         return f"no voltage in {int(np.sum(one['voltage_v'] <= 0))} samples"
     speed = one["speed_km_h"] / 3.6
     # Sensors say a little less than nothing at rest; more than that is no speed.
-    if one["speed_km_h"].min() < -1 or one["speed_km_h"].max() > limits.speed_km_h:
-        return f"a speed of {one['speed_km_h'][np.argmax(np.abs(one['speed_km_h']))]:.0f} km/h"
+    slowest, fastest = one["speed_km_h"].min(), one["speed_km_h"].max()
+    if slowest < -1 or fastest > limits.speed_km_h:
+        return f"a speed of {slowest if slowest < -1 else fastest:.0f} km/h"
     change = np.abs(np.diff(speed) / step).max()
     if change > limits.acceleration_m_s2:
         return f"the speed jumps by {change:.0f} m/s in a second"

@@ -68,7 +68,7 @@ class Scores:
 def leave_one_trip_out(trips: Sequence[Trip], learned: bool) -> LeftOut:
     """Predict each trip from the others.
 
-    Length scale and spread of the rest are chosen again for each trip left out, on the others only.
+    How far the rest may go is chosen again for each trip left out, on the others only.
     The interval is a jackknife's: the errors per km of the training trips, each left out in turn,
     give the half width (conformal rank: Vovk et al., 2005; Barber et al., 2021).
 
@@ -83,10 +83,10 @@ def leave_one_trip_out(trips: Sequence[Trip], learned: bool) -> LeftOut:
     for i, trip in enumerate(trips):
         others = [*trips[:i], *trips[i + 1 :]]
         choice = chosen(others) if learned else chosen(others, (0.0,))
-        sums = total(other.sums[choice.length] for other in others)
+        sums = total(other.sums for other in others)
         model = fitted(sums, choice.spread_kw)
-        predicted.append(float(trip.column_kwh[choice.length] @ model.factor))
-        errors = np.abs(left_out_kwh_per_km(others, choice.length, choice.spread_kw))
+        predicted.append(float(trip.column_kwh @ model.factor))
+        errors = np.abs(left_out_kwh_per_km(others, choice.spread_kw))
         rank = min(int(np.ceil(COVERAGE * (len(errors) + 1))), len(errors))
         width.append(float(np.sort(errors)[rank - 1]) * trip.distance_km)
         choices.append(choice)
