@@ -22,10 +22,18 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent)]
 
-from fl_inmetro.ev.calibration import TERMS, calibrate, sums_of, term_powers  # noqa: E402
+from fl_inmetro import seeds  # noqa: E402
+from fl_inmetro.ev.calibration import (  # noqa: E402
+    TERMS,
+    calibrate,
+    sums_of,
+    sums_per_trip,
+    term_powers,
+    total,
+)
 from fl_inmetro.ev.drives import Floats  # noqa: E402
-from fl_inmetro.ev.parameters import Vehicle  # noqa: E402
-from fl_inmetro.ev.residual import prepared  # noqa: E402
+from fl_inmetro.ev.parameters import Vehicle, public_cars  # noqa: E402
+from fl_inmetro.ev.residual import left_out_kwh_per_km, prepared  # noqa: E402
 from fl_inmetro.ev.trips import Limits, Trips, read_trips  # noqa: E402
 from fl_inmetro.ev.validation import Scores, leave_one_trip_out, scores  # noqa: E402
 
@@ -90,6 +98,33 @@ def all_rows(path: Path) -> Iterator[Row]:
     yield model("calibrated physics, heating by weather", by_weather, learned=False)
 
 
+def few_trips(trips: Trips, counts: tuple[int, ...] = (1, 3, 5, 10, 20)) -> dict[int, float]:
+    """Return kWh/100 km MAE on the other trips after calibration with some; means of 200 draws."""
+    physical = term_powers(trips.drives, Vehicle())
+    sums = sums_per_trip(physical, trips.interval_kw, trips.drives)
+    columns = np.add.reduceat(physical, trips.drives.offsets[:-1]) / 3600
+    rng = seeds.derive(0, "ev", "few-trips")
+    errors: dict[int, list[float]] = {count: [] for count in counts if count < len(sums)}
+    for _ in range(200):
+        order = rng.permutation(len(sums))
+        for count, found in errors.items():
+            factor = calibrate(total(sums[i] for i in order[:count])).factor
+            rest = order[count:]
+            error = np.abs(columns[rest] @ factor - trips.terminal_kwh[rest])
+            found.append(float(np.mean(100 * error / trips.distance_km[rest])))
+    return {count: float(np.mean(found)) for count, found in errors.items()}
+
+
+def from_every_car(trips: Trips) -> dict[str, float]:
+    """Return kWh/100 km MAE, each trip left out, when another public car is the ordinary one."""
+    found = {}
+    for name, car in public_cars().items():
+        physical = term_powers(trips.drives, car.vehicle)
+        ready = prepared(physical, trips.interval_kw, trips.drives, trips.battery_deg_c)
+        found[name] = 100 * float(np.mean(np.abs(left_out_kwh_per_km(ready, 0.0))))
+    return found
+
+
 def reported(path: Path, trips: Trips) -> Trips:
     """Return the trips with the heater's reported power, whatever was asked of it."""
     import pyarrow.parquet as pq
@@ -136,6 +171,15 @@ def main() -> None:
     print("factors on the ordinary car, with standard errors, all trips:")
     for name, factor, error in zip(TERMS, whole.factor, whole.standard_error, strict=True):
         print(f"  {name:13} {factor:.2f} ± {error:.2f}")
+    print("kWh/100 km on the others after calibration with")
+    for count, value in few_trips(trips).items():
+        print(f"  {count:2} trips: {value:.2f}")
+    others = from_every_car(trips)
+    print(
+        f"from each of {len(others)} public cars as the ordinary one: {min(others.values()):.2f} "
+        f"({min(others, key=lambda name: others[name])}) to {max(others.values()):.2f} "
+        f"({max(others, key=lambda name: others[name])}) kWh/100 km"
+    )
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ def states(drives: Drives, battery_deg_c: Floats) -> dict[str, Floats]:
     """
     lengths = np.diff(drives.offsets)
     begun = np.repeat(drives.offsets[:-1], lengths)
+    minutes = (np.arange(len(begun)) - begun).astype(np.float64) * (drives.step_s / 60)
     nothing = np.zeros(len(begun))
     at_start: Floats = np.repeat(battery_deg_c[drives.offsets[:-1]], lengths)
     heating = nothing if drives.heating_kw is None else drives.heating_kw
@@ -67,7 +68,7 @@ def states(drives: Drives, battery_deg_c: Floats) -> dict[str, Floats]:
         "climb_m_s": drives.climb_m_s,
         "ambient_deg_c": drives.ambient_deg_c,
         "battery_deg_c": at_start,
-        "minutes": (np.arange(len(begun)) - begun) * (drives.step_s / 60),
+        "minutes": minutes,
         "hvac_kw": heating + cooling,
     }
 
