@@ -37,7 +37,8 @@ class Limits:
     """What a trip must not do.
 
     Attributes:
-        gap_s: Longest step from one sample to the next.
+        gap_s: Longest step from one sample to the next; a step is 1 s.
+        crowded_s: Shortest step.
         speed_km_h: Fastest car.
         acceleration_m_s2: Hardest change of speed over one step.
         stuck_s: Longest that speed or current may keep one value to the last digit on the move.
@@ -49,7 +50,8 @@ class Limits:
         soc_drop_percent: Smallest drop of charge that says something.
     """
 
-    gap_s: float = 2.0
+    gap_s: float = 1.5
+    crowded_s: float = 0.5
     speed_km_h: float = 250.0
     acceleration_m_s2: float = 15.0
     stuck_s: int = 30
@@ -209,6 +211,8 @@ def reason(one: Signals, limits: Limits) -> str:
         return "time does not go forward"
     if step.max() > limits.gap_s:
         return f"a gap of {step.max():.0f} s"
+    if step.min() < limits.crowded_s:
+        return f"samples {step.min():g} s apart; one each second is needed"
     if one["voltage_v"].min() <= 0:
         return f"no voltage in {int(np.sum(one['voltage_v'] <= 0))} samples"
     speed = one["speed_km_h"] / 3.6

@@ -308,3 +308,16 @@ def test_some_trips_of_many():
     energy = trip_energies(drives, PLAIN).terminal_kwh
     assert trip_energies(both, PLAIN).terminal_kwh == pytest.approx(energy[[2, 0]])
     assert both.trip.tolist() == [0] * 40 + [1] * 30
+
+
+def test_a_parked_car_does_not_climb():
+    """A noisy height while it stands: nothing but the base load, 0.5 kW for 49 s."""
+    parked = replace(one_drive(np.zeros(50)), climb_m_s=np.full(50, 0.3))
+    assert np.all(wheel_powers(parked, PLAIN).total_kw == 0)
+    assert trip_energies(parked, PLAIN).terminal_kwh[0] == pytest.approx(0.5 * 49 / 3600)
+
+
+def test_no_interval_leads_from_one_trip_to_the_next():
+    drives = Drives(np.array([1.0, 3, 10, 14]), np.zeros(4), np.zeros(4), np.array([0, 2, 4]))
+    assert drives.interval_change(drives.speed_m_s).tolist() == [2, 0, 4, 0]
+    assert drives.interval_mean(drives.speed_m_s).tolist() == [2, 0, 12, 0]

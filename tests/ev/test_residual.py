@@ -24,6 +24,7 @@ from fl_inmetro.ev.residual import (
     hats,
     left_out_kwh_per_km,
     prepared,
+    states,
 )
 from fl_inmetro.ev.validation import leave_one_trip_out, scores
 
@@ -165,3 +166,19 @@ def test_the_bootstrap_is_as_wide_as_the_normal_law():
     measured = np.full(200, 10.0)
     found = scores(measured + error, measured, np.full(200, 100.0)).mae_kwh
     assert found.high - found.low == pytest.approx(2 * 1.96 * error.std() / 200**0.5, rel=0.06)
+
+
+def test_the_battery_is_known_as_it_was_at_the_start():
+    warming = BATTERY + np.tile(np.linspace(0, 10, 400), 16)
+    state = states(DRIVES, warming)
+    assert state["battery_deg_c"] == pytest.approx(np.repeat(warming[::400], 400))
+    assert state["minutes"][[0, 60, 399, 400]] == pytest.approx([0, 1, 6.65, 0])
+
+
+def test_the_interval_has_the_rank_of_conformal_prediction():
+    """15 training trips, 80 %: the ⌈0.8·16⌉ = 13th smallest of their errors, times the way."""
+    trips = prepared(PHYSICAL, with_a_hump(0.3, 1.0), DRIVES, BATTERY)
+    left = leave_one_trip_out(trips, learned=False)
+    errors = np.sort(np.abs(left_out_kwh_per_km(trips[:4] + trips[5:], 0.0)))
+    assert left.half_width_kwh[4] == pytest.approx(errors[12] * trips[4].distance_km)
+    assert errors[11] < errors[12]

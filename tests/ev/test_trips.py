@@ -53,9 +53,9 @@ def table_of(*trips: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.nd
     return names, {key: np.concatenate([one[key] for one in trips]) for key in good()}
 
 
-def gap() -> dict[str, np.ndarray]:
+def gap(missing_s: float = 7.0) -> dict[str, np.ndarray]:
     one = good()
-    one["time_s"] = np.where(one["time_s"] > 100, one["time_s"] + 7, one["time_s"])
+    one["time_s"] = np.where(one["time_s"] > 100, one["time_s"] + missing_s, one["time_s"])
     return one
 
 
@@ -67,6 +67,8 @@ def scaled(key: str, factor: float) -> dict[str, np.ndarray]:
 
 BAD = {
     "a gap of 8 s": gap(),
+    "a gap of 2 s": gap(1.0),
+    "samples 0.1 s apart": {**good(), "time_s": np.arange(300) / 10},
     "time does not go forward": spoilt("time_s", 50, 49.0),
     "`Battery Voltage [V]` is missing in 3 of 300": spoilt("voltage_v", slice(5, 8), np.nan),
     "`Ambient Temperature [°C]` is missing in 1": spoilt("ambient_deg_c", 5, np.nan),
