@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 RANKS = (
     {"errors", "units", "seeds", "events", "i18n"},
     {"config", "metrics", "privacy"},
-    {"data", "models"},
+    {"data", "models", "ev"},
     {"learning"},
     {"federation", "runs"},
     {
@@ -115,6 +115,7 @@ LIGHT = {
     "fl_inmetro.runs.record": ("torch", "flwr", "ray", "plotly"),
     "fl_inmetro.runs.recorder": ("torch", "flwr", "ray", "plotly"),
     "fl_inmetro.report.html": ("torch", "flwr", "ray"),
+    "fl_inmetro.ev.calibration": ("torch", "flwr", "ray", "pyarrow", "plotly"),
     "fl_inmetro.data.load": ("torch", "flwr", "ray", "plotly"),
     "fl_inmetro.cli.app": ("torch", "flwr", "ray", "numpy", "pyarrow", "pydantic", "plotly"),
 }
