@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from statistics import median
 from typing import Any
 
 from fl_inmetro.i18n import Language, number, text
@@ -35,6 +36,7 @@ def privacy(record: RunRecord, lang: Language) -> str:
     models = account["models"]
     for key, one in models.items():
         lines += _meaning(_label(key, lang), one, account, who, lang)
+        lines += _by_client(_label(key, lang), one.get("clients") or {}, lang)
     lines += [text(f"privacy.report.{key}", lang) for key in _LIMITS[account["protect"]]]
     where = text(
         "privacy.report.ledger", lang, folder=account["ledger"], name=account["federation"]
@@ -62,7 +64,7 @@ def _meaning(
     odds = odds_factor(epsilon)
     return [
         text(
-            "privacy.report.meaning",
+            f"privacy.report.meaning{'_day' if account['protect'] == 'client-day' else ''}",
             lang,
             model=model,
             epsilon=_up(epsilon, lang),
@@ -74,6 +76,15 @@ def _meaning(
             true=_up(100 * true_positive_bound(epsilon, delta, _FALSE_POSITIVES), lang) + " %",
         )
     ]
+
+
+def _by_client(model: str, clients: dict[str, float], lang: Language) -> list[str]:
+    """Say how ε differs from client to client; nothing where it does not."""
+    if not clients:
+        return []
+    low, middle, high = min(clients.values()), median(clients.values()), max(clients.values())
+    numbers = {"low": _up(low, lang), "middle": _up(middle, lang), "high": _up(high, lang)}
+    return [text("privacy.report.clients", lang, model=model, **numbers)]
 
 
 def _row(key: str, one: dict[str, Any], account: dict[str, Any], lang: Language) -> list[str]:
