@@ -202,3 +202,18 @@ def test_updates_under_a_promise_are_as_long_as_noise(noisy):
 def test_more_victims_than_clients(open_run):
     with pytest.raises(PrivacyError, match=r"FL414.*13 clients"):
         attack(open_run.record, clients=13, prepared=open_run.prepared)
+
+
+def test_a_round_of_few_shares_has_all_of_the_noise(tmp_path):
+    config = tiny_config(
+        model="nlinear",
+        privacy={"protect": "client", "noise_at": "clients", "ledger": str(tmp_path / "ledgers")},
+    )
+    path = session.start(config, "run", tmp_path / "runs", lambda event: None, lambda: False)
+    scene = scene_of(RunRecord.open(path))
+    one = scene.names[:1]
+    sums = np.stack([released(scene, one, round_) for round_ in range(1, 60)])
+    # What differs from round to round is the noise, and drawn batches, which are clipped to C.
+    deviation = float(sums.std(axis=0, ddof=1).mean())
+    assert deviation == pytest.approx(scene.z * scene.clip, rel=0.2)
+    assert scene.share.sigma < 0.8 * scene.z * scene.clip
