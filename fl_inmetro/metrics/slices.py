@@ -67,4 +67,5 @@ def slice_sums(points: Points, group: Ints, size: int) -> SliceSums:
     error = np.abs(own.forecast.point_kwh - own.observed_kwh)
     total = np.bincount(cell, weights=error, minlength=clients * size).reshape(clients, size)
     known = np.bincount(cell, minlength=clients * size).reshape(clients, size)
-    return SliceSums(known, total, load)
+    # Of nothing, `bincount` gives whole numbers.
+    return SliceSums(known, total.astype(np.float64), load.astype(np.float64))
