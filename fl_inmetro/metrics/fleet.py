@@ -5,6 +5,7 @@ A forecast of the sum is the sum of the means: medians do not add up, means do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,16 +29,29 @@ def summed(points: Points) -> Points:
     Of each issue and target time, those count at which every client with a scored point has one:
     a sum that lacks a client is no sum of the fleet. Without such instants the result is empty.
     """
-    scored = points.take(points.scored)
-    present = np.unique(scored.client).size
-    keys = np.stack([scored.issue_utc_s, scored.target_utc_s], axis=1)
-    instants, place = np.unique(keys, axis=0, return_inverse=True)
-    place = place.reshape(-1)
-    size = len(instants)
-    # Of nothing, `bincount` gives whole numbers.
-    mean = np.bincount(place, scored.forecast.mean_kwh, size).astype(np.float64)
-    load = np.bincount(place, scored.observed_kwh, size).astype(np.float64)
-    whole = np.bincount(place, minlength=size) == present
+    return summed_parts([points])
+
+
+def summed_parts(parts: Iterable[Points]) -> Points:
+    """Return `summed` of points that come in parts; no part is kept."""
+    names: set[str] = set()
+    instants, count = np.zeros((0, 2), dtype=np.int64), np.zeros(0)
+    mean, load = np.zeros(0), np.zeros(0)
+    for points in parts:
+        scored = points.take(points.scored)
+        names |= {points.names[k] for k in np.unique(scored.client)}
+        keys = np.stack([scored.issue_utc_s, scored.target_utc_s], axis=1)
+        own, place = np.unique(keys, axis=0, return_inverse=True)
+        place, size = place.reshape(-1), len(own)
+        values = (scored.forecast.mean_kwh, scored.observed_kwh, np.ones(len(scored)))
+        added = [np.bincount(place, one, size) for one in values]
+        instants, where = np.unique(np.concatenate([instants, own]), axis=0, return_inverse=True)
+        mean, load, count = (
+            # Of nothing, `bincount` gives whole numbers.
+            np.bincount(where.reshape(-1), np.concatenate(both), len(instants)).astype(np.float64)
+            for both in zip((mean, load, count), added, strict=True)
+        )
+    whole = count == len(names)
     return Points(
         (FLEET,),
         np.zeros(int(whole.sum()), dtype=np.int64),
