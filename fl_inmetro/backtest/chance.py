@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fl_inmetro.backtest.cells import Cells, common_cells
 from fl_inmetro.backtest.scores import plain
-from fl_inmetro.metrics.points import Points
 from fl_inmetro.metrics.significance import (
     Losses,
     bootstrap_bounds,
+    losses_of,
     mean_losses,
-    paired_losses,
     seeds_test,
 )
 from fl_inmetro.runs.versus import SIGNIFICANT
 from fl_inmetro.seeds import derive
-
-Ints = NDArray[np.int64]
 
 #: Two rows whose nMAE differs by less than this share of it are one model, twice computed.
 ROUNDING = 1e-6
@@ -49,7 +45,7 @@ def pairs_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Row, Row]]:
     return pairs
 
 
-def tested(ours: Row, theirs: Row, points: Mapping[Row, Mapping[int, Points]]) -> dict[str, Any]:
+def tested(ours: Row, theirs: Row, cells: Mapping[Row, Mapping[int, Cells]]) -> dict[str, Any]:
     """Hold one row against another on the points that both have with every seed.
 
     The losses are means over the seeds; a baseline has the same with each. The variance is that of
@@ -57,7 +53,7 @@ def tested(ours: Row, theirs: Row, points: Mapping[Row, Mapping[int, Points]]) -
     (`seeds_test`); the interval is that of a bootstrap over clients, weeks and seeds. With one seed
     both are of these very models, and say nothing of a training with another: `seeds` is 1.
     """
-    each = paired_by_seed(points[ours], points[theirs])
+    each = paired_by_seed(cells[ours], cells[theirs])
     found: dict[str, Any] = {
         "model": ours[0],
         "training": ours[1],
@@ -90,40 +86,26 @@ def tested(ours: Row, theirs: Row, points: Mapping[Row, Mapping[int, Points]]) -
     }
 
 
-def paired_by_seed(ours: Mapping[int, Points], theirs: Mapping[int, Points]) -> list[Losses]:
+def paired_by_seed(ours: Mapping[int, Cells], theirs: Mapping[int, Cells]) -> list[Losses]:
     """Return two rows' paired losses with each seed that both have, in the order of the seeds, on
     the points that all have; empty without a common point."""
     seeds = sorted({*ours} & {*theirs})
     if not seeds:
         return []
-    every = _on_common_points([rows[seed] for rows in (ours, theirs) for seed in seeds])
-    if not len(every[0]):
+    every = common_cells([rows[seed] for rows in (ours, theirs) for seed in seeds])
+    if not every[0].client.size:
         return []
-    halves = zip(every[: len(seeds)], every[len(seeds) :], strict=True)
-    losses = [paired_losses(one, two) for one, two in halves]
-    return losses if losses[0].clients else []
-
-
-# ------------------------------------------------------------------------------ internals
-def _on_common_points(every: Sequence[Points]) -> list[Points]:
-    """Return the points that all have and that are scored in all, in one order, with one roster."""
-    names = tuple(sorted({name for points in every for name in points.names}))
-    place = {name: k for k, name in enumerate(names)}
-    own, keys = [], []
-    first = min((int(one.issue_utc_s.min()) for one in every if len(one)), default=0)
-    for points in every:
-        scored = points.take(points.scored)
-        client = np.array([place[name] for name in points.names], dtype=np.int64)[scored.client]
-        ahead = (scored.target_utc_s - scored.issue_utc_s) // 60
-        issue = (scored.issue_utc_s - first) // 60
-        # In minutes 2^25 are 63 years of issues, 2^17 are 91 days ahead: no two keys are the same.
-        keys.append((client << 42) + (issue << 17) + ahead)
-        own.append(replace(scored, names=names, client=client))
-    common = keys[0]
-    for key in keys[1:]:
-        common = np.intersect1d(common, key)
-    order = [np.argsort(key, kind="stable") for key in keys]
-    return [
-        points.take(rows[np.searchsorted(key[rows], common)])
-        for points, key, rows in zip(own, keys, order, strict=True)
+    losses = [
+        losses_of(
+            one.names,
+            one.client,
+            one.issue_utc_s,
+            one.count,
+            one.load_kwh,
+            one.error_kwh,
+            two.error_kwh,
+            int(one.ahead_s.max(initial=0)),
+        )
+        for one, two in zip(every[: len(seeds)], every[len(seeds) :], strict=True)
     ]
+    return losses if losses[0].clients else []

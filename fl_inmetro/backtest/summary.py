@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 
 from fl_inmetro.backtest.chance import pairs_of, tested
 from fl_inmetro.backtest.folds import Fold, seeds_of
-from fl_inmetro.backtest.scores import LEAD_H, age_days_of, summarised
+from fl_inmetro.backtest.scores import age_days_of, summarised
 from fl_inmetro.backtest.study import Study
+from fl_inmetro.backtest.sums import LEAD_H
 from fl_inmetro.runs.record import RunRecord
 
 
@@ -26,7 +27,7 @@ def summary_of(study: Study) -> dict[str, Any]:
         if step in done:
             runs.setdefault(step.seed, []).append((step.fold, done[step]))
     age_days = age_days_of(study.config.backtest.refit_days)
-    rows, slices, points = summarised(runs, age_days)
+    rows, slices, cells = summarised(runs, age_days)
     settings, manifest = study.config.backtest, study.data.manifest
     first = next(iter(done.values()), None)
     window = first.manifest["window"] if first else {}
@@ -50,7 +51,7 @@ def summary_of(study: Study) -> dict[str, Any]:
         "folds": [_fold(fold, runs) for fold in study.folds],
         "rows": rows,
         "slices": slices,
-        "tests": [tested(ours, theirs, points) for ours, theirs in pairs_of(rows)],
+        "tests": [tested(ours, theirs, cells) for ours, theirs in pairs_of(rows)],
         "seconds": sum(record.seconds or 0.0 for record in done.values()),
         "complete": len(done) == len(study.steps()),
     }

@@ -5,6 +5,7 @@ A forecast of the sum is the sum of the means: medians do not add up, means do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,15 +29,29 @@ def summed(points: Points) -> Points:
     Of each issue and target time, those count at which every client with a scored point has one:
     a sum that lacks a client is no sum of the fleet. Without such instants the result is empty.
     """
-    scored = points.take(points.scored)
-    present = np.unique(scored.client).size
-    keys = np.stack([scored.issue_utc_s, scored.target_utc_s], axis=1)
-    instants, place = np.unique(keys, axis=0, return_inverse=True)
-    place = place.reshape(-1)
-    size = len(instants)
-    mean = np.bincount(place, weights=scored.forecast.mean_kwh, minlength=size)
-    load = np.bincount(place, weights=scored.observed_kwh, minlength=size)
-    whole = np.bincount(place, minlength=size) == present
+    return summed_parts([points])
+
+
+def summed_parts(parts: Iterable[Points]) -> Points:
+    """Return `summed` of points that come in parts; no part is kept."""
+    names: set[str] = set()
+    instants, count = np.zeros((0, 2), dtype=np.int64), np.zeros(0)
+    mean, load = np.zeros(0), np.zeros(0)
+    for points in parts:
+        scored = points.take(points.scored)
+        names |= {points.names[k] for k in np.unique(scored.client)}
+        keys = np.stack([scored.issue_utc_s, scored.target_utc_s], axis=1)
+        own, place = np.unique(keys, axis=0, return_inverse=True)
+        place, size = place.reshape(-1), len(own)
+        values = (scored.forecast.mean_kwh, scored.observed_kwh, np.ones(len(scored)))
+        added = [np.bincount(place, one, size) for one in values]
+        instants, where = np.unique(np.concatenate([instants, own]), axis=0, return_inverse=True)
+        mean, load, count = (
+            # Of nothing, `bincount` gives whole numbers.
+            np.bincount(where.reshape(-1), np.concatenate(both), len(instants)).astype(np.float64)
+            for both in zip((mean, load, count), added, strict=True)
+        )
+    whole = count == len(names)
     return Points(
         (FLEET,),
         np.zeros(int(whole.sum()), dtype=np.int64),
@@ -72,13 +87,50 @@ class Peaks:
     clients: int
 
 
+@dataclass(frozen=True, eq=False)
+class DailyPeaks:
+    """The peaks of D days that count.
+
+    Attributes:
+        client: Shape (D,), places in the points' names.
+        hit: Shape (D,), whether the forecast peak is at most an hour off the measured one.
+        error_kwh: Shape (D,), forecast peak − measured peak.
+        load_kwh: Shape (D,), measured peak.
+    """
+
+    client: Ints
+    hit: NDArray[np.bool_]
+    error_kwh: Floats
+    load_kwh: Floats
+
+    def score(self) -> Peaks:
+        """Return the scores; each client counts once."""
+        hits, sizes, biases = [], [], []
+        for own in np.unique(self.client):
+            mine = self.client == own
+            hits.append(float(self.hit[mine].mean()))
+            scale_kwh = float(self.load_kwh[mine].mean())
+            if scale_kwh > 0:
+                sizes.append(float(np.abs(self.error_kwh[mine]).mean()) / scale_kwh)
+                biases.append(float(self.error_kwh[mine].mean()) / scale_kwh)
+        return Peaks(_mean(hits), _mean(sizes), _mean(biases), len(self.client), len(hits))
+
+
 def peaks(points: Points, resolution_s: int, lead_s: int = 0) -> Peaks:
     """Score the daily peaks of the mean, each client on its own; each client counts once.
 
+    A client whose peaks are not above zero on average has no size to compare them with. See
+    `daily_peaks` for the arguments, and for the days that count.
+    """
+    return daily_peaks(points, resolution_s, lead_s).score()
+
+
+def daily_peaks(points: Points, resolution_s: int, lead_s: int = 0) -> DailyPeaks:
+    """Return the daily peaks of the mean.
+
     A day is 24 h of one forecast, counted from where it begins. It counts when every one of its
     steps is scored and the measured load is not the same all day long; of equal highest steps the
-    first is the peak. A forecast that is the same all day names no hour: a miss. A client whose
-    peaks are not above zero on average has no size to compare them with.
+    first is the peak. A forecast that is the same all day names no hour: a miss.
 
     Args:
         points: The forecasts.
@@ -95,15 +147,7 @@ def peaks(points: Points, resolution_s: int, lead_s: int = 0) -> Peaks:
     flat = forecast.max(axis=1, initial=-np.inf) == forecast.min(axis=1, initial=np.inf)
     hit = (distance_s <= HOUR_S) & ~flat
     error_kwh = forecast[rows, ours] - load[rows, real]
-    hits, sizes, biases = [], [], []
-    for own in np.unique(client):
-        mine = client == own
-        hits.append(float(hit[mine].mean()))
-        scale_kwh = float(load[rows, real][mine].mean())
-        if scale_kwh > 0:
-            sizes.append(float(np.abs(error_kwh[mine]).mean()) / scale_kwh)
-            biases.append(float(error_kwh[mine].mean()) / scale_kwh)
-    return Peaks(_mean(hits), _mean(sizes), _mean(biases), len(client), len(hits))
+    return DailyPeaks(client, hit, error_kwh, load[rows, real])
 
 
 # ------------------------------------------------------------------------------ internals

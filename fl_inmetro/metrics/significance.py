@@ -151,30 +151,63 @@ def paired_losses(ours: Points, theirs: Points) -> Losses:
         raise ValueError("the two forecasts are not of the same clients and instants")
     both = ours.scored & theirs.scored
     ours, theirs = ours.take(both), theirs.take(both)
-    size = len(ours.names)
-    count = np.bincount(ours.client, minlength=size)
-    load = np.bincount(ours.client, weights=ours.observed_kwh, minlength=size)
-    days, day = np.unique(ours.issue_utc_s, return_inverse=True)
-    day = day.reshape(-1)
     errors = [np.abs(one.forecast.point_kwh - one.observed_kwh) for one in (ours, theirs)]
+    return losses_of(
+        ours.names,
+        ours.client,
+        ours.issue_utc_s,
+        np.ones(len(ours), dtype=np.int64),
+        ours.observed_kwh,
+        errors[0],
+        errors[1],
+        int((ours.target_utc_s - ours.issue_utc_s).max(initial=0)),
+    )
+
+
+def losses_of(
+    names: tuple[str, ...],
+    client: Ints,
+    issue_utc_s: Ints,
+    count: Ints,
+    load_kwh: Floats,
+    ours_kwh: Floats,
+    theirs_kwh: Floats,
+    ahead_s: int,
+) -> Losses:
+    """Return paired losses from sums over pairs: single ones, or all of a client and an issue.
+
+    Args:
+        names: The clients.
+        client: Shape (R,), places in `names`.
+        issue_utc_s: Shape (R,).
+        count: Shape (R,), pairs in each sum.
+        load_kwh: Shape (R,), what was measured.
+        ours_kwh: Shape (R,), our absolute errors.
+        theirs_kwh: Shape (R,), theirs.
+        ahead_s: From the issue to the begin of the farthest step of all.
+    """
+    size = len(names)
+    pairs = np.bincount(client, weights=count, minlength=size)
+    load = np.bincount(client, weights=load_kwh, minlength=size)
+    days, day = np.unique(issue_utc_s, return_inverse=True)
+    cell = client * len(days) + day.reshape(-1)
     # |e| / (n · mean load) = |e| / Σ load: the sum over a client's points is its nMAE.
     usable = np.flatnonzero(load > 0)
-    cell = ours.client * len(days) + day
     nmae = [
         np.bincount(cell, weights=error, minlength=size * len(days)).reshape(size, len(days))[
             usable
         ]
         / load[usable, None]
-        for error in errors
+        for error in (ours_kwh, theirs_kwh)
     ]
     return Losses(
         days.astype(np.int64),
-        tuple(ours.names[k] for k in usable),
+        tuple(names[k] for k in usable),
         (nmae[0] - nmae[1]) * len(days),
-        int(count[usable].sum()),
+        int(pairs[usable].sum()),
         _fleet(nmae[0]),
         _fleet(nmae[1]),
-        int((ours.target_utc_s - ours.issue_utc_s).max(initial=0)) // DAY_S,
+        ahead_s // DAY_S,
     )
 
 

@@ -11,18 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from fl_inmetro.backtest.cells import Cells, FoldCells
 from fl_inmetro.backtest.chance import paired_by_seed, pairs_of
 from fl_inmetro.backtest.chance import tested as held_against
 from fl_inmetro.backtest.scores import (
-    Clock,
-    RowPoints,
     _with_ratios,
     age_days_of,
-    joined,
     mean_and_spread,
     scores_of,
     slices_of,
 )
+from fl_inmetro.backtest.sums import Clock, RowSums
 from fl_inmetro.metrics import Forecast
 from fl_inmetro.metrics.points import Points
 from fl_inmetro.metrics.significance import (
@@ -34,6 +33,7 @@ from fl_inmetro.metrics.significance import (
 from fl_inmetro.runs.points import points_of
 from fl_inmetro.seeds import derive
 from fl_inmetro.units import DAY_S, HOUR_S
+from tests.backtest.points_oracle import joined
 
 #: 2024-02-26 00:00 UTC, a Monday, three days before the end of February.
 MONDAY = int(datetime(2024, 2, 26, tzinfo=UTC).timestamp())
@@ -59,10 +59,18 @@ def made(
     return Points(tuple(names), client, issue, begin + hour * HOUR_S, Forecast(load + error), load)
 
 
-def row(parts: list[Points]) -> RowPoints:
-    sizes = [len(part) for part in parts]
-    first = [int(part.issue_utc_s.min()) for part in parts]
-    return RowPoints(joined(parts), tuple(np.cumsum([0, *sizes]).tolist()), np.repeat(first, sizes))
+def row(parts: list[Points], clock: Clock, age_days: int = 7) -> RowSums:
+    found = RowSums.of(range(len(parts)), parts.__getitem__, clock, age_days)
+    assert found is not None
+    return found
+
+
+def by_seed(rows: dict[int, Points]) -> dict[int, Cells]:
+    return {seed: cells(points) for seed, points in rows.items()}
+
+
+def cells(*parts: Points) -> Cells:
+    return Cells({k: FoldCells.of(part) for k, part in enumerate(parts)}, parts.__getitem__)
 
 
 def test_mean_and_spread_by_hand() -> None:
@@ -84,8 +92,10 @@ def test_scores_over_two_folds_by_hand() -> None:
     # second, by 8 of 25: (1 + 8) / (12.5 + 25) = 0.24. All peaks are at 23:00, too high by the
     # error, of 24 kWh: a (1/24 + 3/24)/2, b 5/24; the mean of the two.
     found = scores_of(
-        row([made(["a"], [0, 1], {"a": 1.0}), made(["a", "b"], [2, 3], {"a": 3.0, "b": 5.0})]),
-        Clock(HOUR_S, 0, "UTC"),
+        row(
+            [made(["a"], [0, 1], {"a": 1.0}), made(["a", "b"], [2, 3], {"a": 3.0, "b": 5.0})],
+            Clock(HOUR_S, 0, "UTC"),
+        )
     )
     assert found["nmae"] == pytest.approx(0.28)
     assert found["worst_decile_nmae"] == pytest.approx(0.4)
@@ -100,7 +110,7 @@ def test_scores_over_two_folds_by_hand() -> None:
     # other.
     alone = joined([made(["a"], [0], {"a": 1.99}), made(["b"], [0], {"b": 4.9})]).sums()
     parts = [made(["a", "b"], [0], {"a": 2.0, "b": 5.0})]
-    assert scores_of(row(parts), Clock(HOUR_S, 0, "UTC"), alone)["harmed"] == 0.5
+    assert scores_of(row(parts, Clock(HOUR_S, 0, "UTC")), alone)["harmed"] == 0.5
 
 
 def test_slices_by_hand() -> None:
@@ -110,7 +120,7 @@ def test_slices_by_hand() -> None:
         made(["a"], [0, 1, 2], {"a": 1.0}, lead_h=18),
         made(["a"], [3, 4], {"a": 2.0}, lead_h=18),
     ]
-    found = slices_of(row(parts), Clock(HOUR_S, 18 * HOUR_S, "UTC"))
+    found = slices_of(row(parts, Clock(HOUR_S, 18 * HOUR_S, "UTC")))
     assert {k: (pytest.approx(v[0] * 12.5), v[1]) for k, v in found["month"].items()} == {
         "2024-02": ((3 * 1 + 2) / 4, 4 * 24),
         "2024-03": (2.0, 24),
@@ -122,17 +132,17 @@ def test_slices_by_hand() -> None:
     )
     assert found["age"] == {"0-6": (pytest.approx(7 / 5 / 12.5), 120)}
     # A training that is used for nine days: two of them are of the second week.
-    old = slices_of(row([made(["a"], list(range(9)), {"a": 1.0})]), Clock(HOUR_S, 0, "UTC"))
+    old = slices_of(row([made(["a"], list(range(9)), {"a": 1.0})], Clock(HOUR_S, 0, "UTC")))
     assert {k: v[1] for k, v in old["age"].items()} == {"0-6": 7 * 24, "7-13": 2 * 24}
     assert (age_days_of(56), age_days_of(57)) == (7, 28)
-    long = row([made(["a"], list(range(30)), {"a": 1.0})])
-    found_28 = slices_of(long, Clock(HOUR_S, 0, "UTC"), 28)["age"]
+    long = row([made(["a"], list(range(30)), {"a": 1.0})], Clock(HOUR_S, 0, "UTC"), 28)
+    found_28 = slices_of(long)["age"]
     assert {k: v[1] for k, v in found_28.items()} == {"0-27": 28 * 24, "28-55": 2 * 24}
 
 
 def test_months_and_weekdays_are_those_of_the_local_clock() -> None:
     # 2024-02-26 00:00 UTC is Sunday evening in São Paulo.
-    found = slices_of(row([made(["a"], [0], {"a": 1.0})]), Clock(HOUR_S, 0, "America/Sao_Paulo"))
+    found = slices_of(row([made(["a"], [0], {"a": 1.0})], Clock(HOUR_S, 0, "America/Sao_Paulo")))
     assert {k: v[1] for k, v in found["weekday"].items()} == {"0": 21, "6": 3}
 
 
@@ -168,10 +178,12 @@ def noisy(seed: int, level: float) -> Points:
 
 def test_one_seed_is_the_plain_test() -> None:
     one, other = noisy(1, 1.0), noisy(2, 1.3)
-    (losses,) = paired_by_seed({0: one}, {0: other})
+    (losses,) = paired_by_seed({0: cells(one)}, {0: cells(other)})
     plain = paired_losses(one, other)
     np.testing.assert_allclose(losses.excess, plain.excess)
-    found = held_against(("m", "x"), ("n", "y"), {("m", "x"): {0: one}, ("n", "y"): {0: other}})
+    found = held_against(
+        ("m", "x"), ("n", "y"), {("m", "x"): {0: cells(one)}, ("n", "y"): {0: cells(other)}}
+    )
     assert found["difference"] == pytest.approx(plain.difference)
     assert found["p_value"] == pytest.approx(panel_test(plain).p_value)
     bounds = bootstrap_bounds(plain, derive(0, "backtest", "m", "x", "n", "y"))
@@ -186,12 +198,14 @@ def test_one_seed_is_the_plain_test() -> None:
 def test_losses_are_those_of_the_seeds_that_both_have() -> None:
     ours = {seed: noisy(seed, 1.0) for seed in (0, 1, 5)}
     theirs = {seed: noisy(10 + seed, 1.3) for seed in (0, 1, 7)}
-    found = paired_by_seed(ours, theirs)
+    found = paired_by_seed(by_seed(ours), by_seed(theirs))
     each = [paired_losses(ours[seed], theirs[seed]) for seed in (0, 1)]
     for own, plain in zip(found, each, strict=True):
         np.testing.assert_allclose(own.excess, plain.excess)
-    assert paired_by_seed({0: noisy(0, 1.0)}, {1: noisy(1, 1.0)}) == []
-    said = held_against(("m", "x"), ("n", "y"), {("m", "x"): ours, ("n", "y"): theirs})
+    assert paired_by_seed({0: cells(noisy(0, 1.0))}, {1: cells(noisy(1, 1.0))}) == []
+    said = held_against(
+        ("m", "x"), ("n", "y"), {("m", "x"): by_seed(ours), ("n", "y"): by_seed(theirs)}
+    )
     assert said["seeds"] == 2
     assert said["by_seed"] == pytest.approx([one.difference for one in each])
     assert said["difference"] == pytest.approx(np.mean(said["by_seed"]))
@@ -204,7 +218,9 @@ def test_what_the_next_training_may_turn_round_is_not_clear() -> None:
 
     def against(levels: list[float]) -> dict[str, Any]:
         ours = dict(enumerate(_at(levels, days)))
-        return held_against(("m", "x"), ("n", "y"), {("m", "x"): ours, ("n", "y"): theirs})
+        return held_against(
+            ("m", "x"), ("n", "y"), {("m", "x"): by_seed(ours), ("n", "y"): by_seed(theirs)}
+        )
 
     spread, alike = against([1.95, 2.15, 2.6]), against([2.2, 2.22, 2.24])
     every = [
@@ -231,21 +247,25 @@ def test_points_are_paired_whatever_their_order_and_clients() -> None:
     rng = np.random.default_rng(3)
     beside = joined([other, made(["aa"], [0, 1], {"aa": 9.0})])
     mixed = beside.take(rng.permutation(len(beside)))
-    (losses,) = paired_by_seed({0: one}, {0: mixed})
+    (losses,) = paired_by_seed({0: cells(one)}, {0: cells(mixed)})
     assert losses.difference == pytest.approx(plain.difference)
     assert losses.clients == ("a", "b")
     fewer = joined([mixed.take(np.arange(3, len(mixed)))])
-    (cut,) = paired_by_seed({0: one}, {0: fewer})
+    (cut,) = paired_by_seed({0: cells(one)}, {0: cells(fewer)})
     assert cut.points >= plain.points - 3
     away = made(["a"], [99], {"a": 1.0})
-    assert paired_by_seed({0: one}, {0: away}) == []
-    empty = held_against(("m", "x"), ("n", "y"), {("m", "x"): {0: one}, ("n", "y"): {0: away}})
+    assert paired_by_seed({0: cells(one)}, {0: cells(away)}) == []
+    empty = held_against(
+        ("m", "x"), ("n", "y"), {("m", "x"): {0: cells(one)}, ("n", "y"): {0: cells(away)}}
+    )
     assert (empty["difference"], empty["clear"], empty["points"]) == (None, False, 0)
 
 
 def test_a_tie_is_no_difference() -> None:
     one = noisy(1, 1.0)
-    found = held_against(("m", "x"), ("n", "y"), {("m", "x"): {0: one}, ("n", "y"): {0: one}})
+    found = held_against(
+        ("m", "x"), ("n", "y"), {("m", "x"): {0: cells(one)}, ("n", "y"): {0: cells(one)}}
+    )
     assert found["difference"] == 0
     assert found["p_value"] is None
     assert not found["clear"]
@@ -255,7 +275,9 @@ def test_rounding_is_no_difference() -> None:
     """A closed form solved from other sums: the same to eleven digits, on every day."""
     one = noisy(1, 1.0)
     shifted = replace(one, forecast=Forecast(one.forecast.mean_kwh * (1 + 1e-11)))
-    found = held_against(("m", "x"), ("n", "y"), {("m", "x"): {0: shifted}, ("n", "y"): {0: one}})
+    found = held_against(
+        ("m", "x"), ("n", "y"), {("m", "x"): {0: cells(shifted)}, ("n", "y"): {0: cells(one)}}
+    )
     assert found["p_value"] < 0.05
     assert not found["clear"]
 

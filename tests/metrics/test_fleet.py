@@ -9,7 +9,7 @@ from scipy import stats
 
 from fl_inmetro.metrics import ErrorSums, Forecast
 from fl_inmetro.metrics.calibration import calibration, local_hours
-from fl_inmetro.metrics.fleet import FLEET, fleet_errors, peaks, summed
+from fl_inmetro.metrics.fleet import FLEET, fleet_errors, peaks, summed, summed_parts
 from fl_inmetro.metrics.points import Points
 
 DAY, HOUR = 86_400, 3600
@@ -232,3 +232,24 @@ def test_hours_are_those_of_the_clock():
     instants = first + HOUR * np.arange(4)
     assert local_hours(instants, "Europe/London").tolist() == [0, 2, 3, 4]
     assert local_hours(instants, "America/Sao_Paulo").tolist() == [21, 22, 23, 0]
+
+
+def test_a_sum_in_parts_is_that_of_all_points():
+    """Clients in parts, one of them without a scored point, another with a gap."""
+    step = np.tile(np.arange(30), 4)
+    client = np.repeat(np.arange(4), 30)
+    rng = np.random.default_rng(5)
+    load = rng.random(120)
+    load[client == 2] = NAN
+    load[7] = NAN
+    every = points(client, step, rng.random(120), load, names=("a", "b", "c", "d"))
+    parts = [every.take(np.isin(client, own)) for own in ([0, 2], [2], [3, 1])]
+    found, whole = summed_parts(iter(parts)), summed(every)
+    assert len(whole) == 29
+    np.testing.assert_array_equal(found.issue_utc_s, whole.issue_utc_s)
+    np.testing.assert_array_equal(found.target_utc_s, whole.target_utc_s)
+    np.testing.assert_allclose(found.forecast.mean_kwh, whole.forecast.mean_kwh, rtol=1e-14)
+    np.testing.assert_allclose(found.observed_kwh, whole.observed_kwh, rtol=1e-14)
+    for k, target in enumerate(whole.target_utc_s):  # a plain loop
+        at = (every.target_utc_s == target) & np.isin(client, [0, 1, 3])
+        assert whole.observed_kwh[k] == pytest.approx(load[at].sum())

@@ -113,3 +113,19 @@ def test_the_fleet_has_a_row_for_each_row_with_forecasts(run):
     # a load of 12 kWh; MAE = .387·√(2/π)/12 = .0257.
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", html.split("MLP")[1])
     assert float(cells[1]) == pytest.approx(0.0257, rel=0.1)
+
+
+def test_a_fleet_that_is_read_in_parts_is_the_same(run, monkeypatch):
+    import fl_inmetro.report.fleet as module
+
+    whole = fleet(run, "en")
+    asked = []
+    read = RunRecord.forecasts
+    monkeypatch.setattr(
+        RunRecord, "forecasts", lambda *given: asked.append(given[3]) or read(*given)
+    )
+    monkeypatch.setattr(module, "MOST_POINTS", 5000)
+    assert fleet(run, "en") == whole
+    groups = [clients for clients in asked if clients is not None]
+    assert len(groups) > 2
+    assert max(len(clients) for clients in groups) < 12
