@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from fl_inmetro.cli import data, privacy, privacy_attack, privacy_audit, privacy_ledger, runs
+from fl_inmetro.cli import data, ev, privacy, privacy_attack, privacy_audit, privacy_ledger, runs
 from fl_inmetro.cli.attack import attack
 from fl_inmetro.cli.backtest import backtest
 from fl_inmetro.cli.coldstart import coldstart
@@ -64,6 +64,7 @@ app.command("export", help=text("export.help"))(export)
 app.command("score", help=text("cli.score.help"))(score)
 app.command("reconcile", help=text("reconcile.help"))(reconcile)
 app.add_typer(data.app, name="data")
+app.add_typer(ev.app, name="ev")
 privacy.app.command("audit", help=text("privacy.audit.help"))(privacy_audit.audit)
 privacy.app.command("attack", help=text("leakage.help"))(privacy_attack.attack)
 privacy.app.add_typer(privacy_ledger.app, name="ledger")

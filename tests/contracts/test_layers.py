@@ -45,6 +45,7 @@ RANKS = (
         "coldstart",
         "drift",
         "leakage",
+        "ev_study",
         "convergence",
         "report",
     },

@@ -46,26 +46,7 @@ class NamedSet:
         Raises:
             DataError: FL201 when the variable is not set, or the file is not there.
         """
-        found = self.path()
-        if found:
-            return found
-        root = os.environ.get(VARIABLE)
-        if not root:
-            what = (
-                f"set `{self.about.name}` needs the environment variable {VARIABLE}, not set here"
-            )
-            hint = f"export {VARIABLE}=FOLDER, where FOLDER/{self.about.name}/{self.file} exists"
-            raise DataError(Fault("FL201", what, f'data.source = "{self.about.name}"', hint))
-        place = Path(root) / self.about.name / self.file
-        raise DataError(
-            Fault(
-                "FL201",
-                f"set `{self.about.name}` is not in the folder that {VARIABLE} names",
-                str(place),
-                "`fl-inmetro data ls` shows which sets are there; `docs/data.md` says where to "
-                "get them",
-            )
-        )
+        return set_file(self.about.name, self.file, f'data.source = "{self.about.name}"')
 
 
 def read_columns(
@@ -111,3 +92,33 @@ def _names(path: Path) -> list[str]:
         return list(pq.read_schema(path).names)
     except (pa.ArrowInvalid, OSError):
         return []
+
+
+def set_file(name: str, file: str, where: str) -> Path:
+    """Return a file of a named set.
+
+    Args:
+        name: Of the set, and of its folder.
+        file: In it.
+        where: What asked for it, to name in errors.
+
+    Raises:
+        DataError: FL201 when the variable is not set, or the file is not there.
+    """
+    root = os.environ.get(VARIABLE)
+    if not root:
+        what = f"set `{name}` needs the environment variable {VARIABLE}, not set here"
+        hint = f"export {VARIABLE}=FOLDER, where FOLDER/{name}/{file} exists"
+        raise DataError(Fault("FL201", what, where, hint))
+    place = Path(root) / name / file
+    if not place.is_file():
+        raise DataError(
+            Fault(
+                "FL201",
+                f"set `{name}` is not in the folder that {VARIABLE} names",
+                str(place),
+                "`fl-inmetro data ls` shows which sets are there; `docs/data.md` says where to "
+                "get them",
+            )
+        )
+    return place

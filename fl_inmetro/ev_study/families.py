@@ -1,0 +1,36 @@
+"""The families that can be compared, by name; each is imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.ev.family import Family
+
+
+def _rate() -> Family:
+    from fl_inmetro.ev_study.plain import RateFamily
+
+    return RateFamily()
+
+
+#: In the order of tables.
+FAMILIES: dict[str, Callable[[], Family]] = {
+    "rate": _rate,
+}
+
+#: Families that see nothing of the drive: only what is known before it.
+BEFORE = frozenset({"rate", "before_trip"})
+
+
+def families(names: Iterable[str] = ()) -> list[Family]:
+    """Return families by their names, in the order of tables; all without a name.
+
+    Raises:
+        DataError: FL229, a name that is none.
+    """
+    wanted = list(names) or list(FAMILIES)
+    if unknown := [name for name in wanted if name not in FAMILIES]:
+        known = ", ".join(FAMILIES)
+        raise DataError([Fault("FL229", f"no model `{name}`", "", known) for name in unknown])
+    return [build() for name, build in FAMILIES.items() if name in wanted]

@@ -1,0 +1,89 @@
+"""The data that trip models are compared on: a measured car, a simulated fleet, a folder of VED."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fl_inmetro.data.sources.archive import set_file
+from fl_inmetro.errors import Fault
+from fl_inmetro.ev.trips import read_trips
+from fl_inmetro.ev_study.folds import Fold, cars_left_out, few_trips, trips_left_out
+
+#: The measured car's set, and its file.
+MEASURED, SIGNALS = "ev_bmw_i3", "signals_1hz.parquet"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a comparison is cut.
+
+    Attributes:
+        new_cars: Of a fleet, that take no part in training.
+        own_trips: Of a new car, measured before those that are predicted.
+        train_trips: At most, of each car that learns; None for all.
+        folds: Of one car's trips; None for as many as trips.
+        logs: That one car's trips are dealt to.
+        seed: Of all draws.
+    """
+
+    new_cars: int = 5
+    own_trips: int = 5
+    train_trips: int | None = None
+    folds: int | None = None
+    logs: int = 6
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Trips, cut into what is learned from and what is predicted.
+
+    Attributes:
+        data: Where they are from.
+        simulated: Whether anybody drove them.
+        logs: Parts of one car's trips that stand for cars; 0 for a fleet.
+        folds: See `folds`.
+        excluded: A fault for each trip that was left out.
+    """
+
+    data: str
+    simulated: bool
+    logs: int
+    folds: tuple[Fold, ...]
+    excluded: tuple[Fault, ...]
+
+
+def scene(data: str, wishes: Wishes, cars: int, trips: int, traces: str) -> Scene:
+    """Return the scene that a user names.
+
+    Args:
+        data: `simulated`, `ev_bmw_i3`, a Parquet file in its layout, or a folder of VED's files.
+        wishes: How it is cut.
+        cars: Simulated ones.
+        trips: Of each of them.
+        traces: Their speeds: `generated` or `chicago`.
+
+    Raises:
+        DataError: FL201, a set that is not here; FL224, no usable trip; FL228, too few for the
+            wishes.
+    """
+    if data == "simulated":
+        raise NotImplementedError
+    if data == MEASURED:
+        return one_car(set_file(MEASURED, SIGNALS, MEASURED), wishes, MEASURED)
+    return one_car(Path(data), wishes)
+
+
+def one_car(path: Path, wishes: Wishes, name: str = "") -> Scene:
+    """Return the scene of one car's table of 1 Hz signals.
+
+    Raises:
+        DataError: FL224, no usable trip; FL228, too few for the wishes.
+    """
+    trips = read_trips(path)
+    count = len(trips.names)
+    folds = trips_left_out(trips, wishes.folds or count, wishes.logs, wishes.seed)
+    if wishes.train_trips is not None:
+        folds = [few_trips(fold, wishes.train_trips) for fold in folds]
+    return Scene(name or str(path), False, wishes.logs, tuple(folds), trips.excluded)
