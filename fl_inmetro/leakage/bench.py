@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from fl_inmetro import seeds
 from fl_inmetro.errors import Fault, PrivacyError
 from fl_inmetro.leakage.inversion import inversion_attack
-from fl_inmetro.leakage.property import FEWEST, features, property_told
+from fl_inmetro.leakage.property import features, property_told, tellable
 from fl_inmetro.leakage.ratio import ratio_attack
 from fl_inmetro.leakage.results import Detection, Leakage
 from fl_inmetro.leakage.scene import Scene, scene_of
@@ -108,7 +106,7 @@ def properties_told(scene: Scene, seed: int) -> list[Detection]:
     return [
         property_told(numbers, has, what, seed)
         for what, has in traits_of(scene).items()
-        if min(int(has.sum()), int(np.size(has) - has.sum())) >= FEWEST
+        if tellable(has)
     ]
 
 

@@ -10,6 +10,7 @@ itself). Each client's score is the share of its pairs it wins (Montoya Perez et
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from fl_inmetro import seeds
 from fl_inmetro.leakage.measure import auc
 from fl_inmetro.leakage.membership import told
-from fl_inmetro.leakage.results import Detection
+from fl_inmetro.leakage.results import RARE, Detection
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -27,9 +28,8 @@ Bools = NDArray[np.bool_]
 #: Numbers that an update is projected to, at most.
 NUMBERS = 64
 
-#: Fewest clients that have a property, and that have it not. Of 4 beside 4 a perfect rule is as
-#: good by chance in 2 of 70 labellings, and could never be told at `RARE`.
-FEWEST = 6
+#: Fewest clients that have a property, and that have it not.
+FEWEST = 4
 
 #: Permutations of the labels.
 PERMUTATIONS = 999
@@ -79,6 +79,16 @@ def features(updates: Sequence[Mapping[str, NDArray[np.generic]]], seed: int) ->
     return scaled
 
 
+def tellable(has: Bools) -> bool:
+    """Tell whether a perfect rule could be told from chance; `has` has shape (K,).
+
+    Of 4 beside 4 it is as good by chance in 2 of 70 labellings (its own and the opposite one, since
+    ridge knows no side), and would never be told at `RARE`.
+    """
+    few = min(int(has.sum()), int(has.size - has.sum()))
+    return few >= FEWEST and 2 / math.comb(has.size, few) <= RARE
+
+
 def property_told(numbers: Floats, has: Bools, what: str, seed: int) -> Detection:
     """Return how well one update tells a property.
 
@@ -89,10 +99,10 @@ def property_told(numbers: Floats, has: Bools, what: str, seed: int) -> Detectio
         seed: What the interval is drawn from.
 
     Raises:
-        ValueError: Fewer than `FEWEST` clients have it, or have it not.
+        ValueError: So few have it, or have it not, that it could never be told (`tellable`).
     """
-    if min(int(has.sum()), int((~has).sum())) < FEWEST:
-        raise ValueError(f"a property needs {FEWEST} clients that have it and as many that do not")
+    if not tellable(has):
+        raise ValueError(f"{has.sum()} of {has.size} clients: a perfect rule could be chance")
     inverse = ridge_inverse(numbers)
     sign = np.where(has, 1.0, -1.0)
     scores = tournament(inverse, sign)

@@ -12,6 +12,7 @@ from fl_inmetro.leakage.property import (
     median_split,
     property_told,
     ridge_inverse,
+    tellable,
     tournament,
 )
 
@@ -121,7 +122,7 @@ def test_the_length_alone_tells_too():
 
 def test_few_clients_on_one_side():
     numbers, _ = made()
-    with pytest.raises(ValueError, match="6 clients"):
+    with pytest.raises(ValueError, match="3 of 12 clients"):
         property_told(numbers, np.arange(12) < 3, "vehicle", 0)
 
 
@@ -134,3 +135,12 @@ def test_shares_and_splits_by_hand():
     values = np.array([1.0, 2.0, 3.0, np.nan])
     np.testing.assert_array_equal(median_split(values, above=True), [False, False, True, False])
     np.testing.assert_array_equal(median_split(values, above=False), [True, False, False, False])
+
+
+@pytest.mark.parametrize(
+    ("some", "of", "told"),
+    # 2/70 and 2/126 are more than 0.01; 2/210 is less; three are too few whatever stands beside.
+    [(4, 8, False), (4, 9, False), (4, 10, True), (5, 10, True), (3, 100, False), (96, 100, True)],
+)
+def test_a_property_is_tried_where_a_perfect_rule_could_be_told(some, of, told):
+    assert tellable(np.arange(of) < some) is told
