@@ -14,9 +14,30 @@ def _rate() -> Family:
     return RateFamily()
 
 
+def _ordinary() -> Family:
+    from fl_inmetro.ev.physics_family import OrdinaryCar
+
+    return OrdinaryCar()
+
+
+def _physics() -> Family:
+    from fl_inmetro.ev.physics_family import PhysicsFamily
+
+    return PhysicsFamily()
+
+
+def _physics_rest() -> Family:
+    from fl_inmetro.ev.physics_family import PhysicsFamily
+
+    return PhysicsFamily(rest=True)
+
+
 #: In the order of tables.
 FAMILIES: dict[str, Callable[[], Family]] = {
     "rate": _rate,
+    "ordinary_car": _ordinary,
+    "physics": _physics,
+    "physics_rest": _physics_rest,
 }
 
 #: Families that see nothing of the drive: only what is known before it.
