@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,9 +18,6 @@ from fl_inmetro.units import HOUR_S
 
 #: How far one car may lie from its fleet, as shares of how far any car lies from the ordinary one.
 CAR_SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)
-
-#: Trips of each car that the share is chosen by; more say the same and take longer.
-_TRIED = 12
 
 #: Bytes of a number on the wire.
 _BYTES = 8
@@ -111,12 +108,11 @@ class FittedPhysics:
 
 @dataclass(frozen=True)
 class PhysicsFamily:
-    """Calibrated physics, exact in one round of sums; with a rest, in two.
+    """Calibrated physics, exact by sums, in two rounds.
 
-    The rest may go as far as does best on cars (of fewer than three cars: on trips) that are left
-    out of the training sums: each car takes its own sums away from all, and answers with an error
-    for each spread. How far a car's own factors may lie from the fleet's is chosen in the same way:
-    each car leaves out trips of its own, around the factors of the *other* cars.
+    In the first, sums go up and those of all come down. With them each car tries, for itself, how
+    far the rest may go and how far a car may lie from its fleet (`chosen`), and the errors of these
+    choices go up. Nothing else leaves a car.
 
     Attributes:
         ordinary: The car that factors are relative to.
@@ -138,19 +134,16 @@ class PhysicsFamily:
         if training == "local":
             # How far a rest may go is chosen over cars, which nobody has alone: a middling way.
             return FittedPhysics(columns, prior(columns, SPREADS_KW[2]), sums, True, 0)
-        spread = chosen_spread(columns, fleet, sums) if self.rest else 0.0
-        before = prior(columns, spread)
+        choice = chosen(columns, fleet, sums)
+        before = prior(columns, choice.spread_kw)
         fleet_factor = calibrate(total(sums.values()), before.centre, before.sd).factor
         k = len(columns.names)
-        # Up: the sums (half a matrix, a vector, two numbers); down: the factors.
-        numbers = k * (k + 1) // 2 + k + 2 + k
-        if self.rest:
-            numbers += len(SPREADS_KW)
-        # Down: the sums of all, for both choices; up: an error for each share.
-        numbers += k * (k + 1) // 2 + k + 2 + len(CAR_SHARES)
+        # Up: sums (half a matrix, a vector, two numbers); down: those of all; up: an error for
+        # each choice; down: the choice.
+        tried = len(CAR_SHARES) * (len(SPREADS_KW) if self.rest else 1)
+        numbers = 2 * (k * (k + 1) // 2 + k + 2) + tried + 2
         moved = numbers * _BYTES * len(fleet) if training == "federated" else 0
-        share = chosen_share(columns, fleet, sums, before)
-        return FittedPhysics(columns, _car(fleet_factor, before, share), sums, False, moved)
+        return FittedPhysics(columns, _car(fleet_factor, before, choice.share), sums, False, moved)
 
 
 @dataclass(frozen=True)
@@ -183,47 +176,50 @@ def prior(columns: Columns, spread_kw: float) -> Prior:
     )
 
 
-def chosen_spread(columns: Columns, fleet: Fleet, sums: Mapping[str, Sums]) -> float:
-    """Return the spread of the rest that does best on what was left out."""
-    whole = total(sums.values())
-    parts: Sequence[Trips] = list(fleet.values())
-    if len(parts) < 3:
-        parts = [some(trips, [i]) for trips in parts for i in range(len(trips.names))]
-    if len(parts) < 3:
-        return 0.0
-    left = [(part, columns.sums(part), columns.energies_kwh(part)) for part in parts]
-    errors = []
-    for spread in SPREADS_KW:
-        before = prior(columns, spread)
-        found = []
-        for trips, own, energies in left:
-            factor = calibrate(_without(whole, own), before.centre, before.sd).factor
-            off = np.abs(energies @ factor - trips.terminal_kwh) / trips.distance_km
-            found.append(float(off.mean()))
-        errors.append(float(np.mean(found)))
-    return SPREADS_KW[int(np.argmin(errors))]
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen on the training cars.
+
+    Attributes:
+        spread_kw: How far the rest may go; 0 is physics alone.
+        share: How far a car may lie from its fleet, of `CAR_SHARES`.
+    """
+
+    spread_kw: float
+    share: float
 
 
-def chosen_share(columns: Columns, fleet: Fleet, sums: Mapping[str, Sums], before: Prior) -> float:
-    """Return how far a car may lie from its fleet, as does best on its trips left out."""
+def chosen(columns: Columns, fleet: Fleet, sums: Mapping[str, Sums]) -> Choice:
+    """Choose as does best for a car that the others do not know, by some of its own trips.
+
+    Each car in turn: the factors of the *others* are where its own are expected, half of its trips
+    (every second one) calibrate it, the other half is predicted; then the halves change places.
+    """
+    spreads = SPREADS_KW if columns.rest else (0.0,)
     if len(fleet) < 2:
-        return 1.0
+        return Choice(spreads[len(spreads) // 2], 1.0)
     whole = total(sums.values())
-    errors = np.zeros(len(CAR_SHARES))
+    errors = np.zeros((len(spreads), len(CAR_SHARES)))
     for car, trips in fleet.items():
-        others = calibrate(_without(whole, sums[car]), before.centre, before.sd).factor
-        tried = some(trips, range(min(_TRIED, len(trips.names))))
-        energies, distance = columns.energies_kwh(tried), tried.distance_km
-        for i in range(len(tried.names)):
-            rest = _without(sums[car], columns.sums(some(tried, [i])))
-            for k, share in enumerate(CAR_SHARES):
-                around = _car(others, before, share)
-                factor = others
-                if rest.n > 0:
-                    factor = calibrate(rest, around.centre, around.sd).factor
-                off = abs(energies[i] @ factor - tried.terminal_kwh[i])
-                errors[k] += off / distance[i] / len(tried.names)
-    return CAR_SHARES[int(np.argmin(errors))]
+        others = _without(whole, sums[car])
+        count = len(trips.names)
+        # A car of one trip is predicted by the others alone.
+        halves = [some(trips, range(first, count, 2)) for first in range(min(2, count))]
+        known = [*(columns.sums(half) for half in halves[::-1])] if count > 1 else [None]
+        energies = [columns.energies_kwh(half) for half in halves]
+        for a, spread in enumerate(spreads):
+            before = prior(columns, spread)
+            centre = calibrate(others, before.centre, before.sd).factor
+            for b, share in enumerate(CAR_SHARES):
+                around = _car(centre, before, share)
+                for half, own, energy in zip(halves, known, energies, strict=True):
+                    factor = centre
+                    if own is not None:
+                        factor = calibrate(own, around.centre, around.sd).factor
+                    off = np.abs(energy @ factor - half.terminal_kwh) / half.distance_km
+                    errors[a, b] += off.sum() / count
+    best = int(np.argmin(errors))
+    return Choice(spreads[best // len(CAR_SHARES)], CAR_SHARES[best % len(CAR_SHARES)])
 
 
 def _car(fleet_factor: Floats, before: Prior, share: float) -> Prior:

@@ -7,8 +7,16 @@ from pathlib import Path
 
 from fl_inmetro.data.sources.archive import set_file
 from fl_inmetro.errors import Fault
+from fl_inmetro.ev.simulated import fleet
+from fl_inmetro.ev.speed_traces import read_traces
 from fl_inmetro.ev.trips import read_trips
 from fl_inmetro.ev_study.folds import Fold, cars_left_out, few_trips, trips_left_out
+
+#: What no car drove.
+SIMULATED = "simulated"
+
+#: The set of measured speeds, and its file.
+TRACES = ("drive_cycles", "real_speed_traces_chicago_1hz.parquet")
 
 #: The measured car's set, and its file.
 MEASURED, SIGNALS = "ev_bmw_i3", "signals_1hz.parquet"
@@ -68,11 +76,40 @@ def scene(data: str, wishes: Wishes, cars: int, trips: int, traces: str) -> Scen
         DataError: FL201, a set that is not here; FL224, no usable trip; FL228, too few for the
             wishes.
     """
-    if data == "simulated":
-        raise NotImplementedError
+    if data == SIMULATED:
+        return simulated(wishes, cars, trips, traces)
     if data == MEASURED:
         return one_car(set_file(MEASURED, SIGNALS, MEASURED), wishes, MEASURED)
     return one_car(Path(data), wishes)
+
+
+def simulated(wishes: Wishes, cars: int, trips: int, traces: str) -> Scene:
+    """Return the scene of a simulated fleet.
+
+    Args:
+        wishes: See `Wishes`.
+        cars: So many.
+        trips: Of each.
+        traces: Speeds: `generated`, or `chicago` for the measured ones.
+
+    Raises:
+        DataError: FL201, the traces are not here; FL224, none can be used; FL228, too few cars or
+            trips for the wishes.
+    """
+    read = None
+    if traces == "chicago":
+        read = read_traces(set_file(*TRACES, "--traces chicago"))
+    made = fleet(cars, trips, wishes.seed, read.speed_m_s if read else None)
+    fold = cars_left_out(
+        {name: car.trips for name, car in made.items()},
+        wishes.new_cars,
+        wishes.own_trips,
+        wishes.seed,
+    )
+    if wishes.train_trips is not None:
+        fold = few_trips(fold, wishes.train_trips)
+    # What was left out of the traces is no trip of these cars: its count is told where they are.
+    return Scene(SIMULATED, True, 0, (fold,), ())
 
 
 def one_car(path: Path, wishes: Wishes, name: str = "") -> Scene:

@@ -38,7 +38,7 @@ COMMANDS = {
     "data", "data check", "data describe", "data ls",
     "runs", "runs ls", "runs show", "runs compare", "runs test", "runs rm",
     "attack", "backtest", "coldstart", "convergence", "data partition", "drift", "export",
-    "importance", "reconcile", "privacy", "privacy audit", "privacy attack",
+    "importance", "reconcile", "ev", "ev compare", "privacy", "privacy audit", "privacy attack",
     "privacy budget",
     "privacy ledger", "privacy ledger show", "privacy ledger verify", "privacy ledger export",
 }  # fmt: skip

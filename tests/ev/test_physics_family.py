@@ -10,7 +10,7 @@ from fl_inmetro.ev.calibration import calibrate, sums_of, term_powers
 from fl_inmetro.ev.drives import Drives
 from fl_inmetro.ev.dynamics import trip_energies
 from fl_inmetro.ev.parameters import Vehicle
-from fl_inmetro.ev.physics_family import Columns, OrdinaryCar, PhysicsFamily, chosen_share, prior
+from fl_inmetro.ev.physics_family import Columns, OrdinaryCar, PhysicsFamily, chosen
 from fl_inmetro.ev.trip_sets import pooled, some
 from fl_inmetro.ev.trips import Trips
 
@@ -47,8 +47,8 @@ def test_federated_is_central_and_is_the_pool():
 
 
 def test_bytes_by_hand():
-    """Of eight terms: 36 + 8 + 2 up and 8 down, 46 down and 5 up; eight bytes; four cars."""
-    assert PhysicsFamily().fit(ALIKE, "federated", 0).moved_bytes == (46 + 8 + 46 + 5) * 8 * 4
+    """Of eight terms: 36 + 8 + 2 up and down, 5 errors up, 2 numbers down; 8 bytes; 4 cars."""
+    assert PhysicsFamily().fit(ALIKE, "federated", 0).moved_bytes == (46 + 46 + 5 + 2) * 8 * 4
 
 
 def test_cars_that_are_alike_share_all_and_others_do_not():
@@ -56,7 +56,7 @@ def test_cars_that_are_alike_share_all_and_others_do_not():
     shares = []
     for fleet in (ALIKE, UNLIKE):
         sums = {car: columns.sums(trips) for car, trips in fleet.items()}
-        shares.append(chosen_share(columns, fleet, sums, prior(columns, 0.0)))
+        shares.append(chosen(columns, fleet, sums).share)
     assert shares[0] <= 0.1 < shares[1]
 
 
