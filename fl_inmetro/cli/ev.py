@@ -61,8 +61,8 @@ def compare(
         Traces, typer.Option("--traces", help=text("ev.compare.traces"))
     ] = Traces.GENERATED,
     new_cars: Annotated[
-        int, typer.Option("--new-cars", min=0, help=text("ev.compare.new_cars"))
-    ] = 5,
+        int | None, typer.Option("--new-cars", min=0, help=text("ev.compare.new_cars"))
+    ] = None,
     own_trips: Annotated[
         int, typer.Option("--own-trips", min=0, help=text("ev.compare.own_trips"))
     ] = 5,

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from fl_inmetro.data.sources.archive import set_file
 from fl_inmetro.errors import Fault
+from fl_inmetro.ev.family import Fleet
 from fl_inmetro.ev.simulated import fleet
 from fl_inmetro.ev.speed_traces import read_traces
-from fl_inmetro.ev.trips import read_trips
+from fl_inmetro.ev.trips import Trips, read_trips
+from fl_inmetro.ev.ved import read_ved
 from fl_inmetro.ev_study.folds import Fold, cars_left_out, few_trips, trips_left_out
 
 #: What no car drove.
@@ -27,7 +29,7 @@ class Wishes:
     """How a comparison is cut.
 
     Attributes:
-        new_cars: Of a fleet, that take no part in training.
+        new_cars: Of a fleet, that take no part in training; None for a quarter of them.
         own_trips: Of a new car, measured before those that are predicted.
         train_trips: At most, of each car that learns; None for all.
         folds: Of one car's trips; None for as many as trips.
@@ -35,7 +37,7 @@ class Wishes:
         seed: Of all draws.
     """
 
-    new_cars: int = 5
+    new_cars: int | None = None
     own_trips: int = 5
     train_trips: int | None = None
     folds: int | None = None
@@ -80,6 +82,8 @@ def scene(data: str, wishes: Wishes, cars: int, trips: int, traces: str) -> Scen
         return simulated(wishes, cars, trips, traces)
     if data == MEASURED:
         return one_car(set_file(MEASURED, SIGNALS, MEASURED), wishes, MEASURED)
+    if Path(data).is_dir():
+        return ved(Path(data), wishes)
     return one_car(Path(data), wishes)
 
 
@@ -100,16 +104,22 @@ def simulated(wishes: Wishes, cars: int, trips: int, traces: str) -> Scene:
     if traces == "chicago":
         read = read_traces(set_file(*TRACES, "--traces chicago"))
     made = fleet(cars, trips, wishes.seed, read.speed_m_s if read else None)
-    fold = cars_left_out(
-        {name: car.trips for name, car in made.items()},
-        wishes.new_cars,
-        wishes.own_trips,
-        wishes.seed,
-    )
-    if wishes.train_trips is not None:
-        fold = few_trips(fold, wishes.train_trips)
-    # What was left out of the traces is no trip of these cars: its count is told where they are.
+    fold = _fold({name: car.trips for name, car in made.items()}, wishes)
+    # What was left out of the traces is no trip of these cars.
     return Scene(SIMULATED, True, 0, (fold,), ())
+
+
+def ved(folder: Path, wishes: Wishes) -> Scene:
+    """Return the scene of weekly files of VED: of a fleet, or of one car where there is one.
+
+    Raises:
+        DataError: FL224, no usable trip; FL228, too few cars or trips for the wishes.
+    """
+    read = read_ved(folder)
+    if len(read.trips) == 1:
+        (trips,) = read.trips.values()
+        return _one(trips, wishes, str(folder), read.excluded)
+    return Scene(str(folder), False, 0, (_fold(read.trips, wishes),), read.excluded)
 
 
 def one_car(path: Path, wishes: Wishes, name: str = "") -> Scene:
@@ -119,8 +129,17 @@ def one_car(path: Path, wishes: Wishes, name: str = "") -> Scene:
         DataError: FL224, no usable trip; FL228, too few for the wishes.
     """
     trips = read_trips(path)
-    count = len(trips.names)
-    folds = trips_left_out(trips, wishes.folds or count, wishes.logs, wishes.seed)
+    return _one(trips, wishes, name or str(path), trips.excluded)
+
+
+def _one(trips: Trips, wishes: Wishes, name: str, excluded: tuple[Fault, ...]) -> Scene:
+    folds = trips_left_out(trips, wishes.folds or len(trips.names), wishes.logs, wishes.seed)
     if wishes.train_trips is not None:
         folds = [few_trips(fold, wishes.train_trips) for fold in folds]
-    return Scene(name or str(path), False, wishes.logs, tuple(folds), trips.excluded)
+    return Scene(name, False, wishes.logs, tuple(folds), excluded)
+
+
+def _fold(trips: Fleet, wishes: Wishes) -> Fold:
+    new = len(trips) // 4 if wishes.new_cars is None else wishes.new_cars
+    fold = cars_left_out(trips, new, wishes.own_trips, wishes.seed)
+    return fold if wishes.train_trips is None else few_trips(fold, wishes.train_trips)
