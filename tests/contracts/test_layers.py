@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 RANKS = (
     {"errors", "units", "seeds", "events", "i18n"},
     {"config", "metrics", "privacy"},
-    {"data", "models", "ev"},
+    {"data", "models", "ev", "trees"},
     {"learning"},
     {"federation", "runs"},
     {

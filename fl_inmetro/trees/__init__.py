@@ -1,0 +1,1 @@
+"""Trees whose training needs nothing but sums over clients."""
