@@ -14,17 +14,22 @@ that cells themselves show.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from fl_inmetro.errors import DataError, Fault
+from fl_inmetro.ev.batteries import Discharges
 from fl_inmetro.ev.calibration import Sums
 from fl_inmetro.ev.drives import Floats
 from fl_inmetro.ev.regression import INTERCEPT, Regression, only, regress, sums_of_rows
 from fl_inmetro.metrics.student import two_sided_bound
 
 COLUMNS = (INTERCEPT, "BDR", "BDR²")
+
+#: Discharges that tell what a cell was like when it was fresh.
+_FRESH = 5
 
 
 def degradation_ratio(capacity_ah: Floats, fresh_ah: float) -> Floats:
@@ -61,6 +66,24 @@ def law_sums(ratio: Floats, uec_kwh_per_100km: Floats) -> Sums:
     """Return what leaves a car or a cell: sums over its trips or discharges, both [row]."""
     x = np.column_stack([np.ones(len(ratio)), ratio, ratio**2])
     return sums_of_rows(COLUMNS, x, uec_kwh_per_100km)
+
+
+def cell_law_sums(cell: Discharges, terminal_kwh_per_100km: float) -> Sums:
+    """Return the sums of a cell's discharges; its first five are what it was when it was fresh.
+
+    Args:
+        cell: All under one load: the voltage tells of age only then.
+        terminal_kwh_per_100km: Of the car that has such cells.
+
+    Raises:
+        DataError: FL221, loads that differ by more than a tenth.
+    """
+    if np.ptp(cell.load_a) > 0.1 * cell.load_a.mean():
+        raise DataError(Fault("FL221", "discharges under several loads", f"cell {cell.cell}"))
+    fresh_ah = float(cell.capacity_ah[:_FRESH].mean())
+    fresh_v = float(cell.mean_voltage_v[:_FRESH].mean())
+    uec = store_kwh_per_100km(terminal_kwh_per_100km, cell.mean_voltage_v, fresh_v)
+    return law_sums(degradation_ratio(cell.capacity_ah, fresh_ah), uec)
 
 
 @dataclass(frozen=True)
@@ -109,19 +132,19 @@ class Law:
             float(self.regression.covariance[i, j]) for i, j in ((1, 1), (1, 2), (2, 2))
         )
         if a2 == 0:
-            return Extremum(np.inf, np.inf, -np.inf, np.inf, np.nan, False)
+            return Extremum(math.inf, math.inf, -math.inf, math.inf, math.nan, False)
         at = -a1 / (2 * a2)
         slope1, slope2 = -1 / (2 * a2), a1 / (2 * a2**2)
         variance = slope1**2 * v11 + 2 * slope1 * slope2 * v12 + slope2**2 * v22
-        low, high = -np.inf, np.inf
+        low, high = -math.inf, math.inf
         t2 = two_sided_bound(level, self.regression.degrees) ** 2
         # All r with (a₁ + 2·a₂·r)² ≤ t²·var(a₁ + 2·a₂·r): a quadratic in r.
         c2, c1, c0 = 4 * (a2**2 - t2 * v22), 4 * (a1 * a2 - t2 * v12), a1**2 - t2 * v11
         if c2 > 0:
-            root = np.sqrt(max(c1**2 - 4 * c2 * c0, 0.0))
+            root = math.sqrt(max(c1**2 - 4 * c2 * c0, 0.0))
             low, high = (-c1 - root) / (2 * c2), (-c1 + root) / (2 * c2)
         uec = a0 + a1 * at + a2 * at**2
-        return Extremum(at, float(np.sqrt(max(variance, 0.0))), low, high, uec, a2 > 0)
+        return Extremum(at, math.sqrt(max(variance, 0.0)), low, high, uec, a2 > 0)
 
 
 def law(sums: Sums) -> Law:
