@@ -72,8 +72,16 @@ class Cells:
     excluded: tuple[Fault, ...]
 
     def __getitem__(self, cell: str) -> Discharges:
-        """Return a cell by its name."""
-        return next(one for one in self.cells if one.cell == cell)
+        """Return a cell by its name.
+
+        Raises:
+            DataError: FL221, it is not among those that may be used.
+        """
+        for one in self.cells:
+            if one.cell == cell:
+                return one
+        known = ", ".join(one.cell for one in self.cells)
+        raise DataError(Fault("FL221", f"there is no good cell `{cell}`", "", f"there are {known}"))
 
 
 #: Discharges that began in one band of temperatures, so wide, are alike.
