@@ -12,7 +12,9 @@ An intercept is the column `INTERCEPT`. With a penalty λ (ridge regression; Hoe
     β = argmin Σ w·(y − x·β)² + λ·Σ_j S_j·(β_j − β⁰_j)²,    S_j = Σ w·(x_j − x̄_j)²
 
 where x̄ is 0 without an intercept, which itself is never pulled. S_j makes λ a share and free of
-units: λ = 1 halves the coefficient of a column that stands alone.
+units: λ = 1 halves the coefficient of a column that stands alone. It also means that a column which
+hardly varied is hardly pulled. Where β is known beforehand in its own units, `held` is the better
+answer: a normal prior β_j ~ N(β⁰_j, s_j²), as in `calibration`.
 
 Sources: Draper and Smith, *Applied Regression Analysis*, 3rd ed. (1998), chapters 1, 5 and 9.
 """
@@ -36,6 +38,9 @@ INTERCEPT = "1"
 #: A column whose square, after all columns before it, is a smaller share than this says nothing of
 #: its own. Sums hold squares: half of a float's digits.
 _ALIKE = 1e-10
+
+#: σ² and β depend on each other; they settle in a few steps.
+_ROUNDS = 60
 
 
 def sums_of_rows(names: Sequence[str], x: Floats, y: Floats, weight: Floats | None = None) -> Sums:
@@ -90,10 +95,10 @@ class Regression:
     Attributes:
         names: Columns, in the order of every array.
         coefficient: β [column].
-        covariance: Of β [column, column]; with a penalty that of the posterior whose prior it is.
+        covariance: Of β [column, column]; with a penalty or prior that of the posterior.
         noise: σ, of a row of weight 1.
-        degrees: Degrees of freedom that are left: rows − those that β takes (with a penalty the
-            trace of the smoother, so no whole number).
+        degrees: Degrees of freedom that are left: rows − those that β takes (with a penalty or
+            prior no whole number), and those that a prior of the noise adds.
         n: Rows that it was learned from.
         r_squared: Share of y's (weighted) square that it explains: around the mean where there is
             an intercept, around 0 where not; nan where y never varies.
@@ -211,6 +216,70 @@ def regress(
         sums.n,
         1 - rest / square if square > 0 else float("nan"),
         penalty,
+    )
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is known of σ beforehand: it looks like `usual`, as if seen in so many rows."""
+
+    usual: float
+    rows: float
+
+
+def held(
+    sums: Sums, toward: Mapping[str, float], spread: Mapping[str, float], noise: Noise
+) -> Regression:
+    """Find β with a normal prior; one row is enough, and none leaves the prior as it is.
+
+        β = argmin Σ w·(y − x·β)²/σ² + Σ_j ((β_j − β⁰_j)/s_j)²
+        σ² = (Σ w·(y − x·β)² + m·σ₀²) / (n − p + m),    p = Σ_j 1 − var(β_j)/s_j²
+
+    which settle in turn (MacKay, *Bayesian interpolation*, 1992; p counts the parameters that the
+    rows decide). Without σ₀ a single row would be fitted without error.
+
+    Args:
+        sums: Of all rows.
+        toward: β⁰ of each column.
+        spread: s of each column, above 0.
+        noise: σ₀ and m.
+
+    Raises:
+        FederationError: FL371, a spread or a noise that is not above 0; FL372, a column without
+            prior.
+    """
+    if lost := [name for name in sums.terms if name not in toward or name not in spread]:
+        what = f"{', '.join(f'`{name}`' for name in lost)} have no prior"
+        raise FederationError(Fault("FL372", what, "regression", "give all columns one"))
+    centre = np.array([toward[name] for name in sums.terms])
+    sd: Floats = np.array([spread[name] for name in sums.terms])
+    if not (np.all(sd > 0) and np.all(np.isfinite(sd)) and noise.usual > 0 and noise.rows > 0):
+        raise _undecided("a prior whose spread or noise is not above 0", "give numbers above 0")
+    # The unknowns are deviations in units of their spread.
+    a, b = sums.xx * np.outer(sd, sd), (sums.xy - sums.xx @ centre) * sd
+    square = sums.yy - 2 * float(centre @ sums.xy) + float(centre @ sums.xx @ centre)
+    one = np.eye(len(sd))
+    variance = noise.usual**2
+    for _ in range(_ROUNDS):
+        inverse = np.linalg.inv(a / variance + one)
+        away = inverse @ b / variance
+        rest = max(square - 2 * float(away @ b) + float(away @ a @ away), 0.0)
+        decided = len(sd) - float(np.trace(inverse))
+        degrees = sums.n - decided + noise.rows
+        before, variance = variance, (rest + noise.rows * noise.usual**2) / degrees
+        if abs(variance - before) <= 1e-10 * before:
+            break
+    covariance = np.linalg.inv(a / variance + one) * np.outer(sd, sd)
+    explained = 1 - rest / sums.yy if sums.yy > 0 else float("nan")
+    return Regression(
+        sums.terms,
+        np.asarray(centre + sd * away, dtype=np.float64),
+        np.asarray(covariance, dtype=np.float64),
+        float(np.sqrt(variance)),
+        degrees,
+        sums.n,
+        explained,
+        0.0,
     )
 
 

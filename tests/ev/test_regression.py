@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from fl_inmetro.errors import DataError, FederationError
-from fl_inmetro.ev.calibration import total
-from fl_inmetro.ev.regression import INTERCEPT, only, regress, sums_of_rows, without
+from fl_inmetro.ev.calibration import Sums, calibrate, total
+from fl_inmetro.ev.regression import INTERCEPT, Noise, held, only, regress, sums_of_rows, without
 
 NAMES = (INTERCEPT, "km", "hours", "kelvin")
 
@@ -137,10 +137,17 @@ def test_leaving_out_is_reading_the_others():
 
 
 def test_what_only_one_part_had_is_gone_without_it():
-    """0.1 + 0.2 − 0.2 is not 0.1: a column that only the part filled is exactly 0 afterwards."""
-    one = sums_of_rows(("a", "b"), np.array([[0.3, 0.1], [0.7, 0.1]]), np.array([1.0, 2]))
-    other = sums_of_rows(("a", "b"), np.array([[0.1, 0.0]]), np.array([1.0]))
-    assert without(one + other, one).xx[1, 1] == 0
+    """0.1 + (0.2 + 0.3) is not (0.1 + 0.2) + 0.3: a part's sums, added in another order.
+
+    Without all trips that ever heated, nothing is known of heating: exactly nothing.
+    """
+    trips = [Sums(("a", "b"), np.diag([1, b]), np.ones(2), 1.0, 1) for b in (0.1, 0.2, 0.3)]
+    other = Sums(("a", "b"), np.diag([0.01, 0]), np.ones(2), 1.0, 1)
+    whole = trips[0] + trips[1] + trips[2] + other
+    part = trips[0] + (trips[1] + trips[2])
+    assert whole.xx[1, 1] != part.xx[1, 1]
+    assert without(whole, part).xx[1, 1] == 0
+    assert without(whole, part).xx[0, 0] == pytest.approx(0.01)
 
 
 def test_some_columns_are_another_regression():
@@ -236,3 +243,70 @@ def test_a_perfect_fit_has_no_error():
     flat = regress(sums_of_rows(NAMES, x, np.zeros(len(x))))
     assert np.isnan(flat.r_squared)
     assert np.isnan(flat.t_value).all()
+
+
+# ------------------------------------------------------------------------- a prior of its own
+TOWARD = dict(zip(NAMES, (0.0, 0.1, 1.0, 0.0), strict=True))
+SPREAD = dict(zip(NAMES, (1.0, 0.05, 2.0, 0.01), strict=True))
+
+
+def test_a_prior_is_rows_of_its_own():
+    """(β_j − β⁰_j)/s_j beside the rows over σ; and σ² solves the equation that it stands in."""
+    x, y, w = rows(n=12)
+    found = held(sums_of_rows(NAMES, x, y, w), TOWARD, SPREAD, Noise(0.4, 3.0))
+    centre, sd = (np.array([d[name] for name in NAMES]) for d in (TOWARD, SPREAD))
+    root = np.sqrt(w) / found.noise
+    a = np.vstack([x * root[:, None], np.diag(1 / sd)])
+    b = np.concatenate([y * root, centre / sd])
+    assert found.coefficient == pytest.approx(np.linalg.lstsq(a, b, rcond=None)[0], rel=1e-6)
+    assert found.covariance == pytest.approx(np.linalg.inv(a.T @ a), rel=1e-6)
+    rest = np.sqrt(w) * (y - x @ found.coefficient)
+    decided = np.trace(x * root[:, None] @ found.covariance @ (x * root[:, None]).T)
+    assert found.degrees == pytest.approx(12 - decided + 3, rel=1e-6)
+    assert found.noise**2 == pytest.approx((rest @ rest + 3 * 0.4**2) / found.degrees, rel=1e-6)
+
+
+def test_one_row_by_hand():
+    """y = 3 at x = 1, β ~ N(1, 1), σ₀ = 1 as if seen often: halfway, 2, with variance 1/2."""
+    sums = sums_of_rows(("x",), np.array([[1.0]]), np.array([3.0]))
+    found = held(sums, {"x": 1.0}, {"x": 1.0}, Noise(1.0, 1e9))
+    assert found.coefficient == pytest.approx([2])
+    assert found.covariance == pytest.approx(np.array([[0.5]]))
+    assert found.noise == pytest.approx(1)
+
+
+def test_a_prior_is_left_behind_by_many_rows_and_is_all_without_any():
+    x, y, _ = rows(n=4000)
+    free = regress(sums_of_rows(NAMES, x, y))
+    found = held(sums_of_rows(NAMES, x, y), TOWARD, SPREAD, Noise(0.4, 3.0))
+    assert found.coefficient == pytest.approx(free.coefficient, rel=0.02)
+    assert found.noise == pytest.approx(free.noise, rel=0.01)
+    nothing = held(sums_of_rows(NAMES, x[:0], y[:0]), TOWARD, SPREAD, Noise(0.4, 3.0))
+    assert nothing.coefficient == pytest.approx(list(TOWARD.values()))
+    assert nothing.standard_error == pytest.approx(list(SPREAD.values()))
+    assert nothing.noise == pytest.approx(0.4)
+
+
+def test_a_prior_is_that_of_the_calibration():
+    """With the same σ they are the same answer; a prior of σ worth 1e9 rows fixes it."""
+    x, y, _ = rows()
+    sums = sums_of_rows(NAMES[1:], x[:, 1:], y)
+    centre, sd = ([d[name] for name in NAMES[1:]] for d in (TOWARD, SPREAD))
+    peer = calibrate(sums, centre, sd)
+    found = held(sums, TOWARD, SPREAD, Noise(peer.noise_kwh, 1e9))
+    assert found.coefficient == pytest.approx(peer.factor, rel=1e-6)
+    assert found.covariance == pytest.approx(peer.covariance, rel=1e-6)
+
+
+def test_what_is_no_prior():
+    x, y, _ = rows()
+    sums = sums_of_rows(NAMES, x, y)
+    with pytest.raises(FederationError, match=r"FL372.*`kelvin` have no prior"):
+        held(sums, {k: v for k, v in TOWARD.items() if k != "kelvin"}, SPREAD, Noise(1, 1))
+    for spread, noise in (
+        ({**SPREAD, "km": 0.0}, Noise(1, 1)),
+        (SPREAD, Noise(0, 1)),
+        (SPREAD, Noise(1, 0)),
+    ):
+        with pytest.raises(FederationError, match="FL371"):
+            held(sums, TOWARD, spread, noise)

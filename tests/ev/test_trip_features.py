@@ -37,14 +37,15 @@ def drives(seed: int = 0) -> Drives:
 
 
 def test_a_drive_by_hand():
-    """0, 10, 20, 20, 0, 0, 10 m/s, a sample each second; then a second trip.
+    """0, 10, 20, 20, 0, 0, 10 m/s, a sample each second; then a second trip, which
+    begins at rest: that is no stop.
 
     Means of the intervals: 5, 15, 20, 10, 0, 5: 55 m in 6 s, 33 km/h; one of six stands, so it
     moves 5 s, at 39.6 km/h. Changes 10, 10, 0, −20, 0, 10: mean of the gains 30/6 = 5; their square
     700/6 less the square of 10/6 is 113.889, root 10.672. ∫ v·a⁺ dt = 5·10 + 15·10 + 5·10 = 250,
     over 55 m 4.545. One stop: at the fifth sample. Speeds' square 775/6 − (55/6)² = 45.139.
     """
-    speed = np.array([0.0, 10, 20, 20, 0, 0, 10, 5, 5])
+    speed = np.array([0.0, 10, 20, 20, 0, 0, 10, 0, 10])
     climb = np.array([1.0, -0.5, 0, 0, 0, 2, 99, 0, 99])
     heat = np.array([2.0, 2, 2, 2, 2, 2, 99, 1, 99])
     both = Drives(speed, climb, np.arange(9.0), np.array([0, 7, 9]), heating_kw=heat)

@@ -12,18 +12,19 @@ from fl_inmetro.ev.calibration import total
 from fl_inmetro.ev.drives import Drives
 from fl_inmetro.ev.family import Family, Fitted
 from fl_inmetro.ev.regression import only, regress
+from fl_inmetro.ev.trip_family import TripRegression
 from fl_inmetro.ev.trip_features import drive_features, features_before, planned
 from fl_inmetro.ev.trip_regression import (
     FORMS,
+    SPREAD,
     Form,
-    TripRegression,
+    centre,
     chosen,
     columns_of,
     fitted,
     leave_one_trip_out,
     left_out_kwh_per_km,
     rows_of,
-    toward,
 )
 from fl_inmetro.ev.trips import Trips, read_trips
 from fl_inmetro.ev.validation import scores
@@ -80,7 +81,7 @@ def test_what_was_put_in_comes_out():
     exact = {f"car {i}": trips(i, noise=0.0) for i in range(3)}
     model = BEFORE.fit(exact, "federated")
     assert set(TRUE) <= set(model.form.columns)
-    assert model.form.penalty == 0
+    assert model.form.spread == np.inf
     found = dict(zip(model.fleet.names, model.fleet.coefficient, strict=True))
     assert {name: found[name] for name in TRUE} == pytest.approx(TRUE, rel=1e-6)
     new = trips(99, noise=0.0)
@@ -96,26 +97,26 @@ def test_federated_is_central(family):
     for car in ("car 2", "new car"):
         one, other = federated.predict(car, new), central.predict(car, new)
         assert one == pytest.approx(other, rel=1e-9)
-    # Least squares over all trips of all cars, in one table.
+    # All trips of all cars in one table, and the prior as rows of its own.
     rows = [row for one in FLEET.values() for row in family.rows(one)]
-    columns, penalty = federated.form.columns, federated.form.penalty
-    root = np.array([row.distance_km for row in rows]) ** -0.5
+    columns, noise = federated.form.columns, federated.fleet.noise
+    root = np.array([row.distance_km for row in rows]) ** -0.5 / noise
     x = np.vstack([row.columns(columns) for row in rows]) * root[:, None]
     y = np.array([row.measured_kwh for row in rows]) * root
-    pull = np.sqrt(penalty * (x**2).sum(axis=0))
-    centre = np.array([toward(columns)[name] for name in columns])
+    sd = federated.form.spread * np.array([SPREAD[family.kind][name] for name in columns])
+    beforehand = np.array([centre(columns)[name] for name in columns])
     expected = np.linalg.lstsq(
-        np.vstack([x, np.diag(pull)]), np.concatenate([y, pull * centre]), rcond=None
+        np.vstack([x, np.diag(1 / sd)]), np.concatenate([y, beforehand / sd]), rcond=None
     )[0]
     assert federated.fleet.coefficient == pytest.approx(expected, rel=1e-6)
 
 
 def test_what_moved_by_hand():
-    """Eight columns: 36 + 8 + 2 sums up, as many down; 20 errors up; a number and β down."""
+    """Eight columns: 36 + 8 + 2 sums up, as many down; 19 gains, twice; a number and β down."""
     assert len(columns_of(BEFORE.forms)) == 8
     assert len(set(BEFORE.forms)) == 20
     model = BEFORE.fit(FLEET, "federated")
-    assert model.moved_bytes == 4 * 8 * (46 + 46 + 20 + 1 + len(model.form.columns))
+    assert model.moved_bytes == 4 * 8 * (46 + 46 + 38 + 1 + len(model.form.columns))
     central = BEFORE.fit(FLEET, "central")
     assert central.moved_bytes == 8 * (56 * 10 + 4 * len(central.form.columns))
     assert BEFORE.fit(FLEET, "local").moved_bytes == 0
@@ -123,8 +124,8 @@ def test_what_moved_by_hand():
 
 def test_leaving_out_is_fitting_again():
     rows = BEFORE.rows(FLEET["car 1"])
-    form = Form(("rolling_kwh", "air_kwh", "base_kwh", "heating_kwh", "cooling_kwh"), 0.0)
-    short = left_out_kwh_per_km(total(row.sums for row in rows), rows, form)
+    form = Form(("rolling_kwh", "air_kwh", "base_kwh", "heating_kwh", "cooling_kwh"))
+    short = left_out_kwh_per_km(total(row.sums for row in rows), rows, form, "before")
     x = np.vstack([row.columns(form.columns) for row in rows])
     y, km = (
         np.array([getattr(row, name) for row in rows]) for name in ("measured_kwh", "distance_km")
@@ -143,7 +144,7 @@ def test_the_trip_left_out_has_no_say(family):
     power = one.terminal_kw.copy()
     power[: one.drives.offsets[1]] *= 3
     first, second = (
-        leave_one_trip_out(family.rows(t), family.forms)
+        leave_one_trip_out(family.rows(t), family.forms, family.kind)
         for t in (one, replace(one, terminal_kw=power))
     )
     assert first.predicted_kwh[0] == second.predicted_kwh[0]
@@ -199,27 +200,69 @@ def test_a_car_of_its_own_kind_leaves_the_fleet():
 def test_a_summer_car_keeps_the_ordinary_heating():
     """Never below 20 °C: nothing says what heating or the cold cost, so they stay at 1."""
     rows = BEFORE.rows(trips(5, coldest=20))
-    form = chosen([rows], BEFORE.forms)
-    assert form.penalty > 0 or "heating_kwh" not in form.columns
-    everything = Form(columns_of(BEFORE.forms), 0.01)
-    found = fitted(total(row.sums for row in rows), everything)
+    sums = total(row.sums for row in rows)
+    everything = Form(columns_of(BEFORE.forms), 1.0)
+    found = fitted(sums, everything, "before")
     by = dict(zip(found.names, found.coefficient, strict=True))
     assert (by["heating_kwh"], by["cold_kwh"], by["warm_up_kwh"]) == (1, 1, 1)
     assert by["cooling_kwh"] != 1
     with pytest.raises(FederationError, match=r"FL371.*heating_kwh"):
-        fitted(total(row.sums for row in rows), replace(everything, penalty=0.0))
+        fitted(sums, replace(everything, spread=np.inf), "before")
+    # What these trips cannot decide is no candidate, and no reason to give up.
+    form = chosen([rows], BEFORE.forms, "before", clearly=0)
+    assert np.isfinite(form.spread) or "heating_kwh" not in form.columns
+
+
+def test_a_ridge_is_a_form_too():
+    rows = BEFORE.rows(FLEET["car 0"])
+    sums = total(row.sums for row in rows)
+    form = Form(("rolling_kwh", "base_kwh"), penalty=0.2)
+    expected = regress(only(sums, form.columns), 0.2, centre(form.columns))
+    assert fitted(sums, form, "before").coefficient == pytest.approx(expected.coefficient)
+
+
+def test_the_usual_form_is_left_for_a_clear_gain_only():
+    """The gain of the best other form, by plain loops: it is one, but not of two errors."""
+    cars = [BEFORE.rows(trips(seed, noise=0.06)) for seed in (21, 22)]
+    usual, least = BEFORE.forms[0], chosen(cars, BEFORE.forms, "before", clearly=0)
+    assert least != usual
+    assert chosen(cars, BEFORE.forms, "before") == usual
+    rows = [row for car in cars for row in car]
+
+    def errors(form: Form) -> np.ndarray:
+        found = []
+        for i, row in enumerate(rows):
+            others = total(other.sums for j, other in enumerate(rows) if j != i)
+            told = fitted(others, form, "before").predict(row.columns(form.columns))[0]
+            found.append(abs(told - row.measured_kwh) / row.distance_km)
+        return np.array(found)
+
+    gain = errors(usual) - errors(least)
+    error = gain.std(ddof=1) / len(rows) ** 0.5
+    assert 0 < gain.mean() < 2 * error
+    between = gain.mean() / error
+    assert chosen(cars, (usual, least), "before", clearly=0.99 * between) == least
+    assert chosen(cars, (usual, least), "before", clearly=1.01 * between) == usual
+
+
+def test_few_trips_choose_nothing():
+    nine, ten = (BEFORE.rows(trips(13, n=n, noise=0.0)) for n in (9, 10))
+    assert chosen([nine], BEFORE.forms, "before") == BEFORE.forms[0]
+    assert chosen([ten], BEFORE.forms, "before") != BEFORE.forms[0]
 
 
 def test_one_trip_is_a_beginning():
-    """The first form, held to the ordinary car; x·(x·y + λ·x²)/(x²(1 + λ)) for one column."""
+    """For one column, with σ found: (x·y·w/σ² + 1/s²) / (x²·w/σ² + 1/s²), s = 1."""
     one = trips(3, n=1)
     model = BEFORE.fit({"car": one}, "local")
-    assert model.models["car"].penalty == FORMS["before"][0].penalty == 0.1
+    assert model.models["car"].names == FORMS["before"][0].columns
     assert np.all(np.isfinite(model.predict("car", trips(4))))
     row = BEFORE.rows(one)[0]
-    alone = fitted(row.sums, Form(("rolling_kwh",), 0.1)).coefficient[0]
+    found = fitted(row.sums, Form(("rolling_kwh",), 1.0), "before")
     x, y = row.columns(("rolling_kwh",))[0, 0], row.measured_kwh
-    assert alone == pytest.approx((y / x + 0.1) / 1.1)
+    precision = 1 / row.distance_km / found.noise**2
+    expected = (x * y * precision + 1) / (x * x * precision + 1)
+    assert found.coefficient[0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_kinds_do_not_mix():
@@ -237,10 +280,10 @@ def test_kinds_do_not_mix():
 
 def test_intervals_are_the_regressions():
     rows = BEFORE.rows(FLEET["car 2"])
-    form = Form(("rolling_kwh", "base_kwh"), 0.01)
-    found = leave_one_trip_out(rows, (form,))
+    form = Form(("rolling_kwh", "base_kwh"), penalty=0.01)
+    found = leave_one_trip_out(rows, (form,), "before")
     model = regress(
-        total(only(row.sums, form.columns) for row in rows[1:]), 0.01, toward(form.columns)
+        total(only(row.sums, form.columns) for row in rows[1:]), 0.01, centre(form.columns)
     )
     x = rows[0].columns(form.columns)
     low, high = model.prediction_interval(x, 0.8, np.array([1 / rows[0].distance_km]))
@@ -261,7 +304,7 @@ def test_intervals_are_the_regressions():
 def test_real_trips_that_were_left_out(family, per_100km, per_trip):
     """The set's own references: mean 2.95 kWh/100 km, eight features 1.83, fleet rate 0.475 kWh."""
     real = read_trips(BMW)
-    found = leave_one_trip_out(family.rows(real), family.forms)
+    found = leave_one_trip_out(family.rows(real), family.forms, family.kind)
     got = scores(found.predicted_kwh, real.terminal_kwh, real.distance_km, found.half_width_kwh)
     assert got.mae_kwh_per_100km.value <= per_100km
     assert got.mae_kwh.value <= per_trip
