@@ -88,7 +88,7 @@ def references(trips: Trips, tag: str) -> Iterator[Row]:
     yield Row(f"mean consumption × km{tag}", len(km), scores(mean * km, energy, km))
     before = features_before(planned(trips.drives))
     for name, columns in PLAIN.items():
-        form = Form(columns, 0.0)
+        form = Form(columns)
         found = leave_one_trip_out(rows_of(before, energy, km, (form,)), (form,), "before")
         told = scores(found.predicted_kwh, energy, km, found.half_width_kwh)
         yield Row(f"least squares on {name}{tag}", len(km), told)

@@ -37,6 +37,7 @@ from fl_inmetro.ev.trip_regression import (
     fitted,
     rows_of,
     standard_error,
+    trained,
 )
 from fl_inmetro.ev.trips import Trips
 
@@ -87,7 +88,7 @@ class FittedTrips:
         if own is not None:
             rows = self.family.rows(own)
             if self.fleet is None or self.form is None:
-                return _alone(rows, self.family.forms, self.family.kind)
+                return trained(rows, self.family.forms, self.family.kind)
             return _personal(rows, self.form, self.family.kind, self.fleet)
         if car in self.models:
             return self.models[car]
@@ -153,7 +154,7 @@ class TripRegression:
             raise FederationError(Fault("FL371", "there are no cars to learn from", "fleet"))
         rows = {car: self.rows(trips) for car, trips in fleet.items()}
         if training == "local":
-            models = {car: _alone(own, self.forms, self.kind) for car, own in rows.items()}
+            models = {car: trained(own, self.forms, self.kind) for car, own in rows.items()}
             return FittedTrips(self, training, models, None, None, 0)
         form = chosen(list(rows.values()), self.forms, self.kind)
         model = fitted(total(row.sums for own in rows.values() for row in own), form, self.kind)
@@ -173,10 +174,6 @@ class TripRegression:
         sums = k * (k + 1) // 2 + k + 2
         # Up: sums, then two of the gains of each other form. Down: the total, the form's number, β.
         return 8 * len(rows) * (sums + 2 * (len(self.forms) - 1) + sums + 1 + model)
-
-
-def _alone(rows: Sequence[Row], forms: Sequence[Form], kind: Kind) -> Regression:
-    return fitted(total(row.sums for row in rows), chosen([rows], forms, kind), kind)
 
 
 def _personal(rows: Sequence[Row], form: Form, kind: Kind, fleet: Regression) -> Regression:

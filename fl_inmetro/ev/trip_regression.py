@@ -221,6 +221,14 @@ def chosen(
     return best
 
 
+def trained(
+    rows: Sequence[Row], forms: Sequence[Form], kind: Kind, clearly: float = CLEARLY
+) -> Regression:
+    """Return the chosen form, fitted to trips of one place."""
+    form = chosen([rows], forms, kind, clearly)
+    return fitted(total(row.sums for row in rows), form, kind)
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """Each trip predicted by a regression that never saw it [trip].
