@@ -255,21 +255,23 @@ def held(
     sd: Floats = np.array([spread[name] for name in sums.terms])
     if not (np.all(sd > 0) and np.all(np.isfinite(sd)) and noise.usual > 0 and noise.rows > 0):
         raise _undecided("a prior whose spread or noise is not above 0", "give numbers above 0")
-    # The unknowns are deviations in units of their spread.
+    # The unknowns are deviations in units of their spread, turned so that each stands for itself:
+    # a step of σ² and β then costs no more than their number.
     a, b = sums.xx * np.outer(sd, sd), (sums.xy - sums.xx @ centre) * sd
     square = sums.yy - 2 * float(centre @ sums.xy) + float(centre @ sums.xx @ centre)
-    one = np.eye(len(sd))
+    strength, turn = np.linalg.eigh(a)
+    strength = np.maximum(strength, 0.0)
+    along = turn.T @ b
     variance = noise.usual**2
     for _ in range(_ROUNDS):
-        inverse = np.linalg.inv(a / variance + one)
-        away = inverse @ b / variance
-        rest = max(square - 2 * float(away @ b) + float(away @ a @ away), 0.0)
-        decided = len(sd) - float(np.trace(inverse))
-        degrees = sums.n - decided + noise.rows
+        away = along / (strength + variance)
+        rest = max(square - 2 * float(away @ along) + float(away @ (strength * away)), 0.0)
+        degrees = sums.n - float(np.sum(strength / (strength + variance))) + noise.rows
         before, variance = variance, (rest + noise.rows * noise.usual**2) / degrees
         if abs(variance - before) <= 1e-10 * before:
             break
-    covariance = np.linalg.inv(a / variance + one) * np.outer(sd, sd)
+    covariance = (turn * (variance / (strength + variance))) @ turn.T * np.outer(sd, sd)
+    away = turn @ (along / (strength + variance))
     explained = 1 - rest / sums.yy if sums.yy > 0 else float("nan")
     return Regression(
         sums.terms,

@@ -204,8 +204,9 @@ def test_a_summer_car_keeps_the_ordinary_heating():
     everything = Form(columns_of(BEFORE.forms), 1.0)
     found = fitted(sums, everything, "before")
     by = dict(zip(found.names, found.coefficient, strict=True))
-    assert (by["heating_kwh"], by["cold_kwh"], by["warm_up_kwh"]) == (1, 1, 1)
-    assert by["cooling_kwh"] != 1
+    for name in ("heating_kwh", "cold_kwh", "warm_up_kwh"):
+        assert by[name] == pytest.approx(1, abs=1e-12)
+    assert abs(by["cooling_kwh"] - 1) > 0.01
     with pytest.raises(FederationError, match=r"FL371.*heating_kwh"):
         fitted(sums, replace(everything, spread=np.inf), "before")
     # What these trips cannot decide is no candidate, and no reason to give up.
@@ -304,7 +305,8 @@ def test_intervals_are_the_regressions():
 def test_real_trips_that_were_left_out(family, per_100km, per_trip):
     """The set's own references: mean 2.95 kWh/100 km, eight features 1.83, fleet rate 0.475 kWh."""
     real = read_trips(BMW)
-    found = leave_one_trip_out(family.rows(real), family.forms, family.kind)
+    # As many forms as one has time for; the benchmark takes all.
+    found = leave_one_trip_out(family.rows(real), family.forms[:12], family.kind)
     got = scores(found.predicted_kwh, real.terminal_kwh, real.distance_km, found.half_width_kwh)
     assert got.mae_kwh_per_100km.value <= per_100km
     assert got.mae_kwh.value <= per_trip
