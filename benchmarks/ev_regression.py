@@ -132,6 +132,7 @@ def unsure_duration(trips: Trips, share: float) -> Row:
 def few_trips(
     family: TripRegression,
     trips: Trips,
+    forms: tuple[Form, ...],
     counts: tuple[int, ...] = (1, 3, 5, 10, 20),
     draws: int = 40,
 ) -> dict[int, float]:
@@ -143,11 +144,7 @@ def few_trips(
         order = rng.permutation(len(rows))
         for count, found in errors.items():
             own = [rows[i] for i in order[:count]]
-            model = fitted(
-                total(row.sums for row in own),
-                chosen([own], family.forms, family.kind),
-                family.kind,
-            )
+            model = trained(own, forms, family.kind)
             for i in order[count:]:
                 told = model.predict(rows[i].columns(model.names))[0]
                 found.append(100 * abs(told - rows[i].measured_kwh) / rows[i].distance_km)
@@ -265,7 +262,9 @@ def main() -> None:
     good = sets[0][0]
     rows += [unsure_duration(good, share) for share in (0.1, 0.2)]
     together = {family.name: dealt(family, good) for family in (BEFORE, DRIVE)}
-    few = {family.name: few_trips(family, good) for family in (BEFORE, DRIVE)}
+    few = {family.name: few_trips(family, good, family.forms) for family in (BEFORE, DRIVE)}
+    ridge = (Form(DRIVE.forms[0].columns, penalty=0.1),)
+    few[f"{DRIVE.name}, ridge of 0.1 for a prior"] = few_trips(DRIVE, good, ridge)
     if asked.json:
         print(
             json.dumps(

@@ -131,21 +131,23 @@ def life_model(sums: Sums, columns: Sequence[str] = VARIANCE) -> LifeModel:
 
 
 def left_out_rmse_cycles(
-    features: Floats, life_cycles: Floats, columns: Sequence[str] = VARIANCE
+    features: Floats, life_cycles: Floats, columns: Sequence[str] = VARIANCE, mean: bool = True
 ) -> float:
-    """Return the RMSE of mean lives when each of these cells is left out in turn, in cycles.
+    """Return the RMSE of lives when each of these cells is left out in turn, in cycles.
 
     Args:
         features: Of the training cells [cell, name].
         life_cycles: Of the same [cell].
         columns: Of the model.
+        mean: Whether mean lives are told, or median ones.
     """
     whole = life_sums(features, life_cycles)
     errors = []
     for i in range(len(features)):
         cell = features[i : i + 1]
         model = life_model(without(whole, life_sums(cell, life_cycles[i : i + 1])), columns)
-        errors.append(float(model.mean_cycles(cell)[0] - life_cycles[i]))
+        told = model.mean_cycles(cell) if mean else model.median_cycles(cell)
+        errors.append(float(told[0] - life_cycles[i]))
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
