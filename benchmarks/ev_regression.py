@@ -35,6 +35,7 @@ from fl_inmetro.ev.trip_regression import (  # noqa: E402
     fitted,
     leave_one_trip_out,
     rows_of,
+    trained,
 )
 from fl_inmetro.ev.trips import Limits, Trips, read_trips  # noqa: E402
 from fl_inmetro.ev.validation import Scores, scores  # noqa: E402
@@ -120,9 +121,7 @@ def unsure_duration(trips: Trips, share: float) -> Row:
     told = []
     for i in range(len(rows)):
         others = [*rows[:i], *rows[i + 1 :]]
-        model = fitted(
-            total(row.sums for row in others), chosen([others], BEFORE.forms, "before"), "before"
-        )
+        model = trained(others, BEFORE.forms, "before")
         told.append(float(model.predict(guessed.columns(model.names)[i : i + 1])[0]))
     name = f"{BEFORE.name}, duration off by {100 * share:.0f} %"
     energy, km = trips.terminal_kwh, trips.distance_km
@@ -132,7 +131,6 @@ def unsure_duration(trips: Trips, share: float) -> Row:
 def few_trips(
     family: TripRegression,
     trips: Trips,
-    forms: tuple[Form, ...],
     counts: tuple[int, ...] = (1, 3, 5, 10, 20),
     draws: int = 40,
 ) -> dict[int, float]:
@@ -144,7 +142,7 @@ def few_trips(
         order = rng.permutation(len(rows))
         for count, found in errors.items():
             own = [rows[i] for i in order[:count]]
-            model = trained(own, forms, family.kind)
+            model = trained(own, family.forms, family.kind)
             for i in order[count:]:
                 told = model.predict(rows[i].columns(model.names))[0]
                 found.append(100 * abs(told - rows[i].measured_kwh) / rows[i].distance_km)
@@ -194,10 +192,7 @@ def largest_difference(family: TripRegression, trips: Trips) -> float:
     n = len(trips.names)
     fleet = {f"{c}": some(trips, list(range(c, n, CLIENTS))) for c in range(CLIENTS)}
     one, other = (family.fit(fleet, how) for how in ("federated", "central"))
-    pooled = family.rows(trips)
-    whole = fitted(
-        total(row.sums for row in pooled), chosen([pooled], family.forms, family.kind), family.kind
-    )
+    whole = trained(family.rows(trips), family.forms, family.kind)
     assert one.fleet is not None
     assert other.fleet is not None
     gaps = [np.abs(m.coefficient / whole.coefficient - 1).max() for m in (one.fleet, other.fleet)]
@@ -262,9 +257,7 @@ def main() -> None:
     good = sets[0][0]
     rows += [unsure_duration(good, share) for share in (0.1, 0.2)]
     together = {family.name: dealt(family, good) for family in (BEFORE, DRIVE)}
-    few = {family.name: few_trips(family, good, family.forms) for family in (BEFORE, DRIVE)}
-    ridge = (Form(DRIVE.forms[0].columns, penalty=0.1),)
-    few[f"{DRIVE.name}, ridge of 0.1 for a prior"] = few_trips(DRIVE, good, ridge)
+    few = {family.name: few_trips(family, good) for family in (BEFORE, DRIVE)}
     if asked.json:
         print(
             json.dumps(
