@@ -26,6 +26,31 @@ def two_sided_p(statistic: float, degrees: float) -> float:
     return _incomplete_beta(degrees / 2, 0.5, degrees / whole, square / whole)
 
 
+def two_sided_bound(level: float, degrees: float) -> float:
+    """Return the t with P(|T| ≤ t) = level for Student's t with so many degrees of freedom.
+
+    Bisection of `two_sided_p`, which falls in t; exact to the last digits of a float.
+
+    Raises:
+        ValueError: The level does not lie in (0, 1), or there are no degrees of freedom.
+
+    >>> round(two_sided_bound(0.5, 1), 12)  # Cauchy again
+    1.0
+    """
+    if not 0 < level < 1 or not degrees > 0:
+        raise ValueError(f"no bound holds {level} of a t with {degrees} degrees of freedom")
+    low, high = 0.0, 1.0
+    while two_sided_p(high, degrees) > 1 - level:
+        low, high = high, 2 * high
+    while high - low > 4 * math.ulp(high):
+        middle = 0.5 * (low + high)
+        if two_sided_p(middle, degrees) > 1 - level:
+            low = middle
+        else:
+            high = middle
+    return 0.5 * (low + high)
+
+
 def _incomplete_beta(a: float, b: float, x: float, rest: float) -> float:
     """Return I_x(a, b) by the continued fraction of Abramowitz & Stegun 26.5.8; `rest` = 1 − x."""
     if x <= 0 or rest <= 0:
