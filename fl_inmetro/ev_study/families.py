@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from fl_inmetro.errors import DataError, Fault
 from fl_inmetro.ev.family import Family
+
+if TYPE_CHECKING:
+    from fl_inmetro.ev_study.tree_family import Way
 
 
 def _rate() -> Family:
@@ -32,12 +36,26 @@ def _physics_rest() -> Family:
     return PhysicsFamily(rest=True)
 
 
+def _trees(way: Way, physics: bool) -> Callable[[], Family]:
+    def build() -> Family:
+        from fl_inmetro.ev_study.tree_family import TreeFamily
+
+        return TreeFamily(way, physics)
+
+    return build
+
+
 #: In the order of tables.
 FAMILIES: dict[str, Callable[[], Family]] = {
     "rate": _rate,
     "ordinary_car": _ordinary,
     "physics": _physics,
     "physics_rest": _physics_rest,
+    "boosted_trees": _trees("boosted", physics=False),
+    "bagged_trees": _trees("bagged", physics=False),
+    "random_forest": _trees("forest", physics=False),
+    "physics_boosted_trees": _trees("boosted", physics=True),
+    "physics_forest": _trees("forest", physics=True),
 }
 
 #: Families that see nothing of the drive: only what is known before it.

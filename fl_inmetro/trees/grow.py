@@ -104,12 +104,14 @@ def grow(
     missing = level[0].shape[1] - 1
     _add(nodes, level[0], scale)
     leaves = 1
-    for _ in range(growth.depth):
+    allowed = drawn_columns(len(edges), growth.columns, seed, f"{number}")
+    for depth in range(growth.depth):
         found = []
-        for node, sums in level.items():
-            draw = node if growth.by_node else 0
-            allowed = drawn_columns(len(edges), growth.columns, seed, number, draw)
-            best = best_split(sums, widths, scale, growth, allowed)
+        if growth.by_node:
+            draws = drawn_columns(len(edges), growth.columns, seed, f"{number}/{depth}", len(level))
+        for place, (node, sums) in enumerate(level.items()):
+            columns = draws[place] if growth.by_node else allowed[0]
+            best = best_split(sums, widths, scale, growth, columns)
             if best is not None:
                 found.append((best.gain, node, best))
         # Best first, and among equals the first node: nothing depends on the order of summing.
@@ -141,15 +143,22 @@ def grow(
 
 
 def drawn_columns(
-    features: int, share: float, seed: int, tree: int, node: int = 0
+    features: int, share: float, seed: int, of: str, times: int = 1
 ) -> NDArray[np.bool_]:
-    """Return which features a tree, or one of its nodes, may split on [feature]; at least one."""
+    """Return which features may be split on, drawn anew for each of some nodes [node, feature].
+
+    Args:
+        features: So many there are.
+        share: That is drawn; one at least.
+        seed: Root of the draws.
+        of: Tree, or tree and level.
+        times: Nodes.
+    """
     if share >= 1:
-        return np.ones(features, dtype=np.bool_)
-    rng = seeds.derive(seed, "trees", "columns", f"{tree}/{node}")
-    allowed = np.zeros(features, dtype=np.bool_)
-    allowed[rng.permutation(features)[: max(1, round(share * features))]] = True
-    return allowed
+        return np.ones((times, features), dtype=np.bool_)
+    rng = seeds.derive(seed, "trees", "columns", of)
+    rank = np.argsort(np.argsort(rng.random((times, features)), axis=1), axis=1)
+    return rank < max(1, round(share * features))
 
 
 @dataclass(frozen=True)
