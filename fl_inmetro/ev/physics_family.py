@@ -89,21 +89,32 @@ class FittedPhysics:
         return len(self.columns.names)
 
     def predict(self, car: str, trips: Trips, own: Trips | None = None) -> Floats:
-        """Return kWh [trip]; see `Fitted.predict`.
+        """Return kWh [trip]; see `Fitted.predict`."""
+        kwh: Floats = self.columns.energies_kwh(trips) @ self.factor(car, own)
+        return kwh
 
-        A car's own factors are the posterior of its own trips around the fleet's: a random effect
-        of the car. A car without any trip has the fleet's.
+    def powers_kw(self, car: str, trips: Trips, own: Trips | None = None) -> Floats:
+        """Return the power of each interval [sample]; the arguments of `predict`."""
+        power: Floats = self.columns.powers_kw(trips) @ self.factor(car, own)
+        return power
+
+    def factor(self, car: str, own: Trips | None = None) -> Floats:
+        """Return the factors of a car [column].
+
+        They are the posterior of its own trips around the fleet's: a random effect of the car. A
+        car without any trip has the fleet's.
+
+        Raises:
+            FederationError: FL369, a local model of a car that has none.
         """
         known = [self.sums[car]] if car in self.sums else []
         if own is not None:
             known.append(self.columns.sums(own))
         if not known and self.alone:
             raise no_own_model(car)
-        factor = self.prior.centre
-        if known:
-            factor = calibrate(total(known), self.prior.centre, self.prior.sd).factor
-        kwh: Floats = self.columns.energies_kwh(trips) @ factor
-        return kwh
+        if not known:
+            return self.prior.centre
+        return calibrate(total(known), self.prior.centre, self.prior.sd).factor
 
 
 @dataclass(frozen=True)

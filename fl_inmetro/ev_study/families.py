@@ -9,6 +9,8 @@ from fl_inmetro.errors import DataError, Fault
 from fl_inmetro.ev.family import Family
 
 if TYPE_CHECKING:
+    from fl_inmetro.ev_study.networks import Kind
+    from fl_inmetro.ev_study.sequence_family import Physics
     from fl_inmetro.ev_study.tree_family import Way
 
 
@@ -45,6 +47,15 @@ def _trees(way: Way, physics: bool) -> Callable[[], Family]:
     return build
 
 
+def _sequence(kind: Kind, physics: Physics) -> Callable[[], Family]:
+    def build() -> Family:
+        from fl_inmetro.ev_study.sequence_family import SequenceFamily
+
+        return SequenceFamily(kind, physics)
+
+    return build
+
+
 #: In the order of tables.
 FAMILIES: dict[str, Callable[[], Family]] = {
     "rate": _rate,
@@ -56,6 +67,11 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "random_forest": _trees("forest", physics=False),
     "physics_boosted_trees": _trees("boosted", physics=True),
     "physics_forest": _trees("forest", physics=True),
+    "lstm": _sequence("lstm", "none"),
+    "transformer": _sequence("transformer", "none"),
+    "physics_into_lstm": _sequence("lstm", "input"),
+    "physics_lstm": _sequence("lstm", "residual"),
+    "physics_transformer": _sequence("transformer", "residual"),
 }
 
 #: Families that see nothing of the drive: only what is known before it.
