@@ -54,6 +54,14 @@ def test_a_good_cell_stays_as_it_is():
         found["B2"]
 
 
+def test_rows_stand_in_any_order():
+    order = np.random.default_rng(0).permutation(40)
+    shuffled = {key: values[order] for key, values in table().items()}
+    found = judged_discharges(names(), shuffled)["B1"]
+    assert found.cycle.tolist() == list(range(1, 41))
+    assert found.capacity_ah == pytest.approx(table()["capacity_to_2V7_Ah"])
+
+
 @pytest.mark.parametrize(
     ("column", "value", "why"),
     [

@@ -162,6 +162,8 @@ def test_the_battery_of_a_trip_is_not_looked_at(family):
     new = trips(60)
     later = new.battery_deg_c + 7
     later[new.drives.offsets[:-1]] -= 7
+    if not family.battery:
+        later[:] = np.nan
     blind = replace(new, terminal_kw=np.full_like(new.terminal_kw, np.nan), battery_deg_c=later)
     assert model.predict("car 0", blind) == pytest.approx(model.predict("car 0", new), rel=1e-12)
 
@@ -185,6 +187,15 @@ def test_a_car_of_its_own_kind_leaves_the_fleet():
     fleets = np.abs(model.predict("van", new) - new.terminal_kwh).mean()
     own = np.abs(model.predict("van", new, own=van) - new.terminal_kwh).mean()
     assert own < 0.25 * fleets
+    # Held to the fleet's β, by its own trips.
+    around = dict(zip(model.fleet.names, model.fleet.coefficient, strict=True))
+    sums = total(row.sums for row in BEFORE.rows(van))
+    wanted = [
+        fitted(sums, Form("before", model.form.columns, spread), around).coefficient
+        for spread in (0.3, 1.0)
+    ]
+    got = model.model_of("van", van).coefficient
+    assert min(np.abs(got - one).max() for one in wanted) < 1e-9
     # As one of the fleet it needs no telling, and an ordinary car stays ordinary.
     among = BEFORE.fit({**FLEET, "van": van}, "federated")
     assert np.abs(among.predict("van", new) - new.terminal_kwh).mean() < 0.25 * fleets
