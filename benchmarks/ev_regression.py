@@ -89,13 +89,13 @@ def references(trips: Trips, tag: str) -> Iterator[Row]:
     yield Row(f"mean consumption × km{tag}", len(km), scores(mean * km, energy, km))
     before = features_before(planned(trips.drives))
     for name, columns in PLAIN.items():
-        form = Form(columns)
-        found = leave_one_trip_out(rows_of(before, energy, km, (form,)), (form,), "before")
+        form = Form("before", columns)
+        found = leave_one_trip_out(rows_of(before, energy, km, (form,)), (form,))
         told = scores(found.predicted_kwh, energy, km, found.half_width_kwh)
         yield Row(f"least squares on {name}{tag}", len(km), told)
-    forms = tuple(Form(KINEMATIC, penalty=penalty) for penalty in PENALTIES)
+    forms = tuple(Form("drive", KINEMATIC, penalty=penalty) for penalty in PENALTIES)
     rows = rows_of(drive_features(trips.drives), energy, km, forms)
-    found = leave_one_trip_out(rows, forms, "drive", clearly=0)
+    found = leave_one_trip_out(rows, forms, clearly=0)
     told = scores(found.predicted_kwh, energy, km, found.half_width_kwh)
     yield Row(f"ridge on seven features of the drive{tag}", len(km), told)
 
@@ -105,7 +105,7 @@ def family_row(
 ) -> tuple[Row, Counter[Form]]:
     """Return a family's row, and what was chosen how often."""
     rows = family.rows(trips)
-    found = leave_one_trip_out(rows, family.forms, family.kind, clearly=clearly)
+    found = leave_one_trip_out(rows, family.forms, clearly=clearly)
     km, energy = trips.distance_km, trips.terminal_kwh
     told = scores(found.predicted_kwh, energy, km, found.half_width_kwh)
     return Row(family.name + tag, len(km), told), Counter(found.forms)
@@ -121,7 +121,7 @@ def unsure_duration(trips: Trips, share: float) -> Row:
     told = []
     for i in range(len(rows)):
         others = [*rows[:i], *rows[i + 1 :]]
-        model = trained(others, BEFORE.forms, "before")
+        model = trained(others, BEFORE.forms)
         told.append(float(model.predict(guessed.columns(model.names)[i : i + 1])[0]))
     name = f"{BEFORE.name}, duration off by {100 * share:.0f} %"
     energy, km = trips.terminal_kwh, trips.distance_km
@@ -142,7 +142,7 @@ def few_trips(
         order = rng.permutation(len(rows))
         for count, found in errors.items():
             own = [rows[i] for i in order[:count]]
-            model = trained(own, family.forms, family.kind)
+            model = trained(own, family.forms)
             for i in order[count:]:
                 told = model.predict(rows[i].columns(model.names))[0]
                 found.append(100 * abs(told - rows[i].measured_kwh) / rows[i].distance_km)
@@ -192,7 +192,7 @@ def largest_difference(family: TripRegression, trips: Trips) -> float:
     n = len(trips.names)
     fleet = {f"{c}": some(trips, list(range(c, n, CLIENTS))) for c in range(CLIENTS)}
     one, other = (family.fit(fleet, how) for how in ("federated", "central"))
-    whole = trained(family.rows(trips), family.forms, family.kind)
+    whole = trained(family.rows(trips), family.forms)
     assert one.fleet is not None
     assert other.fleet is not None
     gaps = [np.abs(m.coefficient / whole.coefficient - 1).max() for m in (one.fleet, other.fleet)]
@@ -202,9 +202,9 @@ def largest_difference(family: TripRegression, trips: Trips) -> float:
 def coefficients(family: TripRegression, trips: Trips) -> None:
     """Print the plain regression of the form that all trips choose."""
     rows = family.rows(trips)
-    form = chosen([rows], family.forms, family.kind)
+    form = chosen([rows], family.forms)
     whole = total(row.sums for row in rows)
-    held, plain = fitted(whole, form, family.kind), regress(only(whole, form.columns))
+    held, plain = fitted(whole, form), regress(only(whole, form.columns))
     print(f"\n{family.name}, all trips, spread {form.spread:g} (then least squares: β, error, t):")
     for name, value, known, free, error, t in zip(
         form.columns,

@@ -111,9 +111,8 @@ def read_discharges(path: Path, limits: CellLimits | None = None) -> Cells:
     """
     table = _table(path, _NASA_COLUMNS)
     names = np.array(table.pop("cell"))
-    return judged_discharges(
-        names, {k: np.asarray(v, dtype=np.float64) for k, v in table.items()}, limits, str(path)
-    )
+    numbers = {column: _numbers(values, column, path) for column, values in table.items()}
+    return judged_discharges(names, numbers, limits, str(path))
 
 
 def judged_discharges(
@@ -195,8 +194,10 @@ def _discharge_reasons(one: dict[str, Floats], capacity: Floats, limits: CellLim
         start = one["v_start"][i]
         if not all(np.isfinite(values[i]) for values in one.values()):
             reasons.append("a value is missing")
-        elif ah <= 0 or one["capacity_to_2V7_Ah"][i] <= 0:
-            reasons.append(f"a capacity of {ah:.3f} Ah")
+        elif min(ah, one["capacity_to_2V7_Ah"][i], one["energy_to_2V7_Wh"][i]) <= 0:
+            reasons.append(f"{ah:.3f} Ah, or an energy that is none")
+        elif i and one["cycle"][i] == one["cycle"][i - 1]:
+            reasons.append("its number stands twice")
         elif not limits.full_low_v <= start <= limits.full_high_v:
             reasons.append(f"it began at {start:.2f} V: not a full cell, or an overfull one")
         elif far[i]:
@@ -250,15 +251,17 @@ def read_lives(folder: Path, limits: CellLimits | None = None) -> Lives:
     names = [str(name) for name in cells["cell"]]
     records = _table(folder / "capacity_first100.parquet", ("cell", "cycle", "capacity_Ah"))
     curves = _table(folder / "dQ_100_10_curves.parquet", tuple(names))
-    cycles = np.unique(np.asarray(records["cycle"], dtype=np.int64))
+    number = _numbers(records["cycle"], "cycle", folder).astype(np.int64)
+    cycles = np.unique(number)
     capacity = np.full((len(names), len(cycles)), np.nan)
     row = {name: i for i, name in enumerate(names)}
     of = np.array([row.get(str(name), -1) for name in records["cell"]])
-    at = np.searchsorted(cycles, np.asarray(records["cycle"], dtype=np.int64))
+    at = np.searchsorted(cycles, number)
     known = of >= 0
-    capacity[of[known], at[known]] = np.asarray(records["capacity_Ah"], dtype=np.float64)[known]
-    life = np.asarray(cells["cycle_life"], dtype=np.float64)
-    delta_q = np.array([np.asarray(curves[name], dtype=np.float64) for name in names])
+    found = _numbers(records["capacity_Ah"], "capacity_Ah", folder)
+    capacity[of[known], at[known]] = found[known]
+    life = _numbers(cells["cycle_life"], "cycle_life", folder)
+    delta_q = np.array([_numbers(curves[name], name, folder) for name in names])
     faults = [
         Fault("FL221", "its life or its curve is missing", f"cell {name}")
         for name, cycles_, curve in zip(names, life, delta_q, strict=True)
@@ -305,3 +308,11 @@ def _table(path: Path, columns: tuple[str, ...]) -> dict[str, Any]:
         few = ", ".join(f"`{column}`" for column in missing[:5])
         raise DataError(Fault("FL221", f"the table of cells has no {few}", str(path)))
     return {column: table[column].to_numpy() for column in columns}
+
+
+def _numbers(values: Any, column: str, path: Path) -> Floats:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        what = f"`{column}` holds something that is no number"
+        raise DataError(Fault("FL221", what, str(path))) from None

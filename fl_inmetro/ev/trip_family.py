@@ -27,6 +27,7 @@ from fl_inmetro.ev.trip_features import (
 )
 from fl_inmetro.ev.trip_regression import (
     CLEARLY,
+    FEWEST,
     FORMS,
     FORMS_WITH_BATTERY,
     Form,
@@ -88,8 +89,8 @@ class FittedTrips:
         if own is not None:
             rows = self.family.rows(own)
             if self.fleet is None or self.form is None:
-                return trained(rows, self.family.forms, self.family.kind)
-            return _personal(rows, self.form, self.family.kind, self.fleet)
+                return trained(rows, self.family.forms)
+            return _personal(rows, self.form, self.fleet)
         if car in self.models:
             return self.models[car]
         if self.fleet is None:
@@ -154,11 +155,11 @@ class TripRegression:
             raise FederationError(Fault("FL371", "there are no cars to learn from", "fleet"))
         rows = {car: self.rows(trips) for car, trips in fleet.items()}
         if training == "local":
-            models = {car: trained(own, self.forms, self.kind) for car, own in rows.items()}
+            models = {car: trained(own, self.forms) for car, own in rows.items()}
             return FittedTrips(self, training, models, None, None, 0)
-        form = chosen(list(rows.values()), self.forms, self.kind)
-        model = fitted(total(row.sums for own in rows.values() for row in own), form, self.kind)
-        models = {car: _personal(own, form, self.kind, model) for car, own in rows.items()}
+        form = chosen(list(rows.values()), self.forms)
+        model = fitted(total(row.sums for own in rows.values() for row in own), form)
+        models = {car: _personal(own, form, model) for car, own in rows.items()}
         moved = self._moved_bytes(rows, form, training)
         return FittedTrips(self, training, models, form, model, moved)
 
@@ -168,15 +169,18 @@ class TripRegression:
         """Return what went over the network, 8 bytes a number."""
         k = len(columns_of(self.forms))
         model = len(form.columns)
+        trips = sum(len(own) for own in rows.values())
         if training == "central":
             # Each trip's columns, energy and length to the centre, the model back.
-            return 8 * (sum(len(own) for own in rows.values()) * (k + 2) + len(rows) * model)
+            return 8 * (trips * (k + 2) + len(rows) * model)
         sums = k * (k + 1) // 2 + k + 2
+        if trips < FEWEST:
+            return 8 * len(rows) * (sums + 1 + model)
         # Up: sums, then two of the gains of each other form. Down: the total, the form's number, β.
         return 8 * len(rows) * (sums + 2 * (len(self.forms) - 1) + sums + 1 + model)
 
 
-def _personal(rows: Sequence[Row], form: Form, kind: Kind, fleet: Regression) -> Regression:
+def _personal(rows: Sequence[Row], form: Form, fleet: Regression) -> Regression:
     """Return β of a car's own, where its trips, each left out, say clearly that it is better.
 
     The fleet's β has seen the trips of a car that took part; that favours the fleet a little.
@@ -188,12 +192,12 @@ def _personal(rows: Sequence[Row], form: Form, kind: Kind, fleet: Regression) ->
     fleets = np.array([abs(error_kwh_per_km(fleet, row)) for row in rows])
     best, most = fleet, 0.0
     for spread in _FROM_FLEET:
-        own = Form(form.columns, spread)
-        models = [fitted(without(whole, row.sums), own, kind, around) for row in rows]
+        own = Form(form.kind, form.columns, spread)
+        models = [fitted(without(whole, row.sums), own, around) for row in rows]
         errors = [abs(error_kwh_per_km(m, row)) for m, row in zip(models, rows, strict=True)]
         gain = fleets - np.array(errors)
         mean = float(gain.mean())
         error = standard_error(float(gain.sum()), float(gain @ gain), len(rows))
         if mean > most and mean > CLEARLY * error:
-            best, most = fitted(whole, own, kind, around), mean
+            best, most = fitted(whole, own, around), mean
     return best

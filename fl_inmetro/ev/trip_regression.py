@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fl_inmetro.errors import FederationError
+from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.ev.calibration import PRIOR_SD, TERMS, Sums, total
 from fl_inmetro.ev.drives import Floats
 from fl_inmetro.ev.regression import (
@@ -42,12 +42,14 @@ class Form:
     """A choice of columns, and of how they are held.
 
     Attributes:
+        kind: Of the features; a form of one kind takes none of the other.
         columns: Of the features.
         spread: How far a car's β may lie from what is known beforehand, in units of `SPREAD`;
             infinite for least squares, or a ridge.
         penalty: λ of `regression.regress` towards `centre`, where the spread is infinite.
     """
 
+    kind: Kind
     columns: tuple[str, ...]
     spread: float = np.inf
     penalty: float = 0.0
@@ -65,13 +67,15 @@ _DRIVE = (_TERMS, ("rolling_kwh", "base_kwh", "heating_kwh", "cooling_kwh"))
 
 #: What is tried, by kind; the first is for trips too few to choose by.
 FORMS: dict[Kind, tuple[Form, ...]] = {
-    "before": tuple(Form(c, spread) for c in _BEFORE for spread in _SPREADS),
-    "drive": tuple(Form(c, spread) for c in _DRIVE for spread in _SPREADS),
+    "before": tuple(Form("before", c, spread) for c in _BEFORE for spread in _SPREADS),
+    "drive": tuple(Form("drive", c, spread) for c in _DRIVE for spread in _SPREADS),
 }
 
 #: The same where the battery's temperature at the start is known.
 FORMS_WITH_BATTERY = tuple(
-    Form((*c, "cold_battery_kwh"), spread) for c in (_COLD, _WEATHER) for spread in _SPREADS
+    Form("before", (*c, "cold_battery_kwh"), spread)
+    for c in (_COLD, _WEATHER)
+    for spread in _SPREADS
 )
 
 #: How far β may lie from 1, by kind. Of a drive as in `calibration`; before the trip a column
@@ -87,7 +91,7 @@ SPREAD: dict[Kind, dict[str, float]] = {
 NOISE = Noise(0.05, 3.0)
 
 #: Fewest trips to choose a form by: with fewer, the best of twenty is the luckiest.
-_FEWEST = 10
+FEWEST = 10
 
 #: A clear gain, in its standard errors.
 CLEARLY = 2.0
@@ -120,8 +124,12 @@ def rows_of(
     """Return every trip's row, with the columns that any of the forms wants.
 
     Raises:
-        FederationError: FL372, the features lack one: they are of the other kind, for example.
+        FederationError: FL372, the features are of another kind than a form, or lack a column.
     """
+    if any(form.kind != features.kind for form in forms):
+        raise FederationError(
+            Fault("FL372", f"features of the kind `{features.kind}` for forms of another", "forms")
+        )
     names = columns_of(forms)
     x = features.columns(names)
     return [
@@ -145,9 +153,7 @@ def centre(columns: Sequence[str]) -> dict[str, float]:
     return {name: float(name.endswith("_kwh")) for name in columns}
 
 
-def fitted(
-    sums: Sums, form: Form, kind: Kind, around: Mapping[str, float] | None = None
-) -> Regression:
+def fitted(sums: Sums, form: Form, around: Mapping[str, float] | None = None) -> Regression:
     """Fit one form.
 
     A column that is 0 in all of the trips (heating in a car that was only driven in summer) stays
@@ -156,7 +162,6 @@ def fitted(
     Args:
         sums: Of at least the form's columns.
         form: What to fit.
-        kind: Of the features.
         around: β⁰ of the columns; `centre` where None.
 
     Raises:
@@ -166,30 +171,25 @@ def fitted(
     wanted = only(sums, form.columns)
     if np.isinf(form.spread):
         return regress(wanted, form.penalty, known if form.penalty > 0 else None)
-    spread = {name: form.spread * SPREAD[kind].get(name, 1.0) for name in form.columns}
+    spread = {name: form.spread * SPREAD[form.kind].get(name, 1.0) for name in form.columns}
     return held(wanted, known, spread, NOISE)
 
 
-def left_out_kwh_per_km(whole: Sums, rows: Sequence[Row], form: Form, kind: Kind) -> Floats:
+def left_out_kwh_per_km(whole: Sums, rows: Sequence[Row], form: Form) -> Floats:
     """Return the errors per km of some rows, each predicted by all the others in `whole`.
 
     Args:
         whole: Sums of all cars, these rows among them.
         rows: One car's.
         form: What to fit.
-        kind: Of the features.
 
     Raises:
         FederationError: FL371, the other trips do not decide a form that is not held.
     """
-    return np.array(
-        [error_kwh_per_km(fitted(without(whole, row.sums), form, kind), row) for row in rows]
-    )
+    return np.array([error_kwh_per_km(fitted(without(whole, row.sums), form), row) for row in rows])
 
 
-def chosen(
-    cars: Sequence[Sequence[Row]], forms: Sequence[Form], kind: Kind, clearly: float = CLEARLY
-) -> Form:
+def chosen(cars: Sequence[Sequence[Row]], forms: Sequence[Form], clearly: float = CLEARLY) -> Form:
     """Choose a form by leaving out each trip of each car.
 
     The gain of a form is by how much |error| per km is less than with the first one. What leaves a
@@ -199,19 +199,21 @@ def chosen(
     Args:
         cars: Their rows.
         forms: To choose from; the first is the usual one.
-        kind: Of the features.
         clearly: Standard errors by which another one must gain; 0 for the least error.
+
+    Raises:
+        FederationError: FL371, the trips do not decide the usual form.
     """
     whole = total(row.sums for rows in cars for row in rows)
-    if whole.n < _FEWEST:
+    if whole.n < FEWEST:
         return forms[0]
-    usual = [np.abs(left_out_kwh_per_km(whole, rows, forms[0], kind)) for rows in cars]
+    usual = [np.abs(left_out_kwh_per_km(whole, rows, forms[0])) for rows in cars]
     best, most = forms[0], 0.0
     for form in forms[1:]:
         gains = squares = 0.0
         try:
             for rows, before in zip(cars, usual, strict=True):
-                gain = before - np.abs(left_out_kwh_per_km(whole, rows, form, kind))
+                gain = before - np.abs(left_out_kwh_per_km(whole, rows, form))
                 gains, squares = gains + float(gain.sum()), squares + float(gain @ gain)
         except FederationError:
             continue
@@ -221,12 +223,10 @@ def chosen(
     return best
 
 
-def trained(
-    rows: Sequence[Row], forms: Sequence[Form], kind: Kind, clearly: float = CLEARLY
-) -> Regression:
+def trained(rows: Sequence[Row], forms: Sequence[Form], clearly: float = CLEARLY) -> Regression:
     """Return the chosen form, fitted to trips of one place."""
-    form = chosen([rows], forms, kind, clearly)
-    return fitted(total(row.sums for row in rows), form, kind)
+    form = chosen([rows], forms, clearly)
+    return fitted(total(row.sums for row in rows), form)
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,6 @@ class LeftOut:
 def leave_one_trip_out(
     rows: Sequence[Row],
     forms: Sequence[Form],
-    kind: Kind,
     level: float = 0.8,
     clearly: float = CLEARLY,
 ) -> LeftOut:
@@ -255,8 +254,8 @@ def leave_one_trip_out(
     predicted, width, picked = [], [], []
     for i, row in enumerate(rows):
         others = [*rows[:i], *rows[i + 1 :]]
-        form = chosen([others], forms, kind, clearly)
-        model = fitted(total(other.sums for other in others), form, kind)
+        form = chosen([others], forms, clearly)
+        model = fitted(total(other.sums for other in others), form)
         x = row.columns(form.columns)
         low, high = model.prediction_interval(x, level, np.array([1 / row.distance_km]))
         predicted.append(float(model.predict(x)[0]))

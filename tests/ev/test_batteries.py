@@ -54,12 +54,21 @@ def test_a_good_cell_stays_as_it_is():
         found["B2"]
 
 
+def test_rows_stand_in_any_order():
+    order = np.random.default_rng(0).permutation(40)
+    shuffled = {key: values[order] for key, values in table().items()}
+    found = judged_discharges(names(), shuffled)["B1"]
+    assert found.cycle.tolist() == list(range(1, 41))
+    assert found.capacity_ah == pytest.approx(table()["capacity_to_2V7_Ah"])
+
+
 @pytest.mark.parametrize(
     ("column", "value", "why"),
     [
         ("capacity_to_2V7_Ah", 45.3, "45.300 Ah lie far from"),
         ("capacity_to_2V7_Ah", 1.3, "1.300 Ah lie far from"),
-        ("capacity_to_2V7_Ah", 0.0, "a capacity of 0.000 Ah"),
+        ("capacity_to_2V7_Ah", 0.0, "0.000 Ah, or an energy that is none"),
+        ("energy_to_2V7_Wh", -1.0, "an energy that is none"),
         ("capacity_to_2V7_Ah", np.nan, "a value is missing"),
         ("temp_start_C", np.nan, "a value is missing"),
         ("v_start", 3.7, "began at 3.70 V"),
@@ -75,6 +84,14 @@ def test_a_bad_discharge_is_left_out_by_name(column, value, why):
     assert why in found.excluded[0].what
     assert found["B1"].cycle.tolist() == [c for c in range(1, 41) if c != 21]
     assert found["B1"].capacity_ah == pytest.approx(np.delete(table()["capacity_to_2V7_Ah"], 20))
+
+
+def test_a_number_that_stands_twice():
+    twice = table()
+    twice["cycle"][20] = 20
+    found = judged_discharges(names(), twice)
+    assert [fault.what for fault in found.excluded] == ["its number stands twice"]
+    assert found["B1"].cycle.tolist() == [c for c in range(1, 41) if c != 21]
 
 
 def test_slow_fade_and_other_loads_and_weather_are_nothing_bad():
@@ -148,6 +165,10 @@ def test_files_that_are_none(tmp_path):
     pq.write_table(pa.table({"cell": ["B1"], "cycle": [1]}), tmp_path / "few.parquet")
     with pytest.raises(DataError, match=r"FL221.*`v_start`|FL221[\s\S]*capacity_to_2V7_Ah"):
         read_discharges(tmp_path / "few.parquet")
+    words = {key: ["a"] for key in (*table(), "cell")}
+    pq.write_table(pa.table(words), tmp_path / "words.parquet")
+    with pytest.raises(DataError, match=r"FL221.*`cycle` holds something"):
+        read_discharges(tmp_path / "words.parquet")
     with pytest.raises(DataError, match="FL221"):
         read_lives(tmp_path)
 

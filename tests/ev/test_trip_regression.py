@@ -117,6 +117,8 @@ def test_what_moved_by_hand():
     assert len(set(BEFORE.forms)) == 20
     model = BEFORE.fit(FLEET, "federated")
     assert model.moved_bytes == 4 * 8 * (46 + 46 + 38 + 1 + len(model.form.columns))
+    few = BEFORE.fit({"a": trips(1, n=4), "b": trips(2, n=5)}, "federated")
+    assert few.moved_bytes == 2 * 8 * (46 + 1 + 6)
     central = BEFORE.fit(FLEET, "central")
     assert central.moved_bytes == 8 * (56 * 10 + 4 * len(central.form.columns))
     assert BEFORE.fit(FLEET, "local").moved_bytes == 0
@@ -124,8 +126,8 @@ def test_what_moved_by_hand():
 
 def test_leaving_out_is_fitting_again():
     rows = BEFORE.rows(FLEET["car 1"])
-    form = Form(("rolling_kwh", "air_kwh", "base_kwh", "heating_kwh", "cooling_kwh"))
-    short = left_out_kwh_per_km(total(row.sums for row in rows), rows, form, "before")
+    form = Form("before", ("rolling_kwh", "air_kwh", "base_kwh", "heating_kwh", "cooling_kwh"))
+    short = left_out_kwh_per_km(total(row.sums for row in rows), rows, form)
     x = np.vstack([row.columns(form.columns) for row in rows])
     y, km = (
         np.array([getattr(row, name) for row in rows]) for name in ("measured_kwh", "distance_km")
@@ -144,7 +146,7 @@ def test_the_trip_left_out_has_no_say(family):
     power = one.terminal_kw.copy()
     power[: one.drives.offsets[1]] *= 3
     first, second = (
-        leave_one_trip_out(family.rows(t), family.forms, family.kind)
+        leave_one_trip_out(family.rows(t), family.forms)
         for t in (one, replace(one, terminal_kw=power))
     )
     assert first.predicted_kwh[0] == second.predicted_kwh[0]
@@ -160,6 +162,8 @@ def test_the_battery_of_a_trip_is_not_looked_at(family):
     new = trips(60)
     later = new.battery_deg_c + 7
     later[new.drives.offsets[:-1]] -= 7
+    if not family.battery:
+        later[:] = np.nan
     blind = replace(new, terminal_kw=np.full_like(new.terminal_kw, np.nan), battery_deg_c=later)
     assert model.predict("car 0", blind) == pytest.approx(model.predict("car 0", new), rel=1e-12)
 
@@ -183,6 +187,15 @@ def test_a_car_of_its_own_kind_leaves_the_fleet():
     fleets = np.abs(model.predict("van", new) - new.terminal_kwh).mean()
     own = np.abs(model.predict("van", new, own=van) - new.terminal_kwh).mean()
     assert own < 0.25 * fleets
+    # Held to the fleet's β, by its own trips.
+    around = dict(zip(model.fleet.names, model.fleet.coefficient, strict=True))
+    sums = total(row.sums for row in BEFORE.rows(van))
+    wanted = [
+        fitted(sums, Form("before", model.form.columns, spread), around).coefficient
+        for spread in (0.3, 1.0)
+    ]
+    got = model.model_of("van", van).coefficient
+    assert min(np.abs(got - one).max() for one in wanted) < 1e-9
     # As one of the fleet it needs no telling, and an ordinary car stays ordinary.
     among = BEFORE.fit({**FLEET, "van": van}, "federated")
     assert np.abs(among.predict("van", new) - new.terminal_kwh).mean() < 0.25 * fleets
@@ -201,40 +214,40 @@ def test_a_summer_car_keeps_the_ordinary_heating():
     """Never below 20 °C: nothing says what heating or the cold cost, so they stay at 1."""
     rows = BEFORE.rows(trips(5, coldest=20))
     sums = total(row.sums for row in rows)
-    everything = Form(columns_of(BEFORE.forms), 1.0)
-    found = fitted(sums, everything, "before")
+    everything = Form("before", columns_of(BEFORE.forms), 1.0)
+    found = fitted(sums, everything)
     by = dict(zip(found.names, found.coefficient, strict=True))
     for name in ("heating_kwh", "cold_kwh", "warm_up_kwh"):
         assert by[name] == pytest.approx(1, abs=1e-12)
     assert abs(by["cooling_kwh"] - 1) > 0.01
     with pytest.raises(FederationError, match=r"FL371.*heating_kwh"):
-        fitted(sums, replace(everything, spread=np.inf), "before")
+        fitted(sums, replace(everything, spread=np.inf))
     # What these trips cannot decide is no candidate, and no reason to give up.
-    form = chosen([rows], BEFORE.forms, "before", clearly=0)
+    form = chosen([rows], BEFORE.forms, clearly=0)
     assert np.isfinite(form.spread) or "heating_kwh" not in form.columns
 
 
 def test_a_ridge_is_a_form_too():
     rows = BEFORE.rows(FLEET["car 0"])
     sums = total(row.sums for row in rows)
-    form = Form(("rolling_kwh", "base_kwh"), penalty=0.2)
+    form = Form("before", ("rolling_kwh", "base_kwh"), penalty=0.2)
     expected = regress(only(sums, form.columns), 0.2, centre(form.columns))
-    assert fitted(sums, form, "before").coefficient == pytest.approx(expected.coefficient)
+    assert fitted(sums, form).coefficient == pytest.approx(expected.coefficient)
 
 
 def test_the_usual_form_is_left_for_a_clear_gain_only():
     """The gain of the best other form, by plain loops: it is one, but not of two errors."""
     cars = [BEFORE.rows(trips(seed, noise=0.06)) for seed in (21, 22)]
-    usual, least = BEFORE.forms[0], chosen(cars, BEFORE.forms, "before", clearly=0)
+    usual, least = BEFORE.forms[0], chosen(cars, BEFORE.forms, clearly=0)
     assert least != usual
-    assert chosen(cars, BEFORE.forms, "before") == usual
+    assert chosen(cars, BEFORE.forms) == usual
     rows = [row for car in cars for row in car]
 
     def errors(form: Form) -> np.ndarray:
         found = []
         for i, row in enumerate(rows):
             others = total(other.sums for j, other in enumerate(rows) if j != i)
-            told = fitted(others, form, "before").predict(row.columns(form.columns))[0]
+            told = fitted(others, form).predict(row.columns(form.columns))[0]
             found.append(abs(told - row.measured_kwh) / row.distance_km)
         return np.array(found)
 
@@ -242,14 +255,14 @@ def test_the_usual_form_is_left_for_a_clear_gain_only():
     error = gain.std(ddof=1) / len(rows) ** 0.5
     assert 0 < gain.mean() < 2 * error
     between = gain.mean() / error
-    assert chosen(cars, (usual, least), "before", clearly=0.99 * between) == least
-    assert chosen(cars, (usual, least), "before", clearly=1.01 * between) == usual
+    assert chosen(cars, (usual, least), clearly=0.99 * between) == least
+    assert chosen(cars, (usual, least), clearly=1.01 * between) == usual
 
 
 def test_few_trips_choose_nothing():
     nine, ten = (BEFORE.rows(trips(13, n=n, noise=0.0)) for n in (9, 10))
-    assert chosen([nine], BEFORE.forms, "before") == BEFORE.forms[0]
-    assert chosen([ten], BEFORE.forms, "before") != BEFORE.forms[0]
+    assert chosen([nine], BEFORE.forms) == BEFORE.forms[0]
+    assert chosen([ten], BEFORE.forms) != BEFORE.forms[0]
 
 
 def test_one_trip_is_a_beginning():
@@ -259,7 +272,7 @@ def test_one_trip_is_a_beginning():
     assert model.models["car"].names == FORMS["before"][0].columns
     assert np.all(np.isfinite(model.predict("car", trips(4))))
     row = BEFORE.rows(one)[0]
-    found = fitted(row.sums, Form(("rolling_kwh",), 1.0), "before")
+    found = fitted(row.sums, Form("before", ("rolling_kwh",), 1.0))
     x, y = row.columns(("rolling_kwh",))[0, 0], row.measured_kwh
     precision = 1 / row.distance_km / found.noise**2
     expected = (x * y * precision + 1) / (x * x * precision + 1)
@@ -273,6 +286,9 @@ def test_kinds_do_not_mix():
         rows_of(before, one.terminal_kwh, one.distance_km, FORMS["drive"])
     with pytest.raises(FederationError, match="FL372"):
         rows_of(drive_features(one.drives), one.terminal_kwh, one.distance_km, FORMS["before"])
+    shared = Form("before", ("distance_km", "duration_h"))
+    with pytest.raises(FederationError, match=r"FL372.*`drive` for forms of another"):
+        rows_of(drive_features(one.drives), one.terminal_kwh, one.distance_km, (shared,))
     with pytest.raises(FederationError, match="FL372"):
         TripRegression("drive", battery=True)
     with pytest.raises(FederationError, match="FL371"):
@@ -281,8 +297,8 @@ def test_kinds_do_not_mix():
 
 def test_intervals_are_the_regressions():
     rows = BEFORE.rows(FLEET["car 2"])
-    form = Form(("rolling_kwh", "base_kwh"), penalty=0.01)
-    found = leave_one_trip_out(rows, (form,), "before")
+    form = Form("before", ("rolling_kwh", "base_kwh"), penalty=0.01)
+    found = leave_one_trip_out(rows, (form,))
     model = regress(
         total(only(row.sums, form.columns) for row in rows[1:]), 0.01, centre(form.columns)
     )
@@ -306,7 +322,7 @@ def test_real_trips_that_were_left_out(family, per_100km, per_trip):
     """The set's own references: mean 2.95 kWh/100 km, eight features 1.83, fleet rate 0.475 kWh."""
     real = read_trips(BMW)
     # As many forms as one has time for; the benchmark takes all.
-    found = leave_one_trip_out(family.rows(real), family.forms[:12], family.kind)
+    found = leave_one_trip_out(family.rows(real), family.forms[:12])
     got = scores(found.predicted_kwh, real.terminal_kwh, real.distance_km, found.half_width_kwh)
     assert got.mae_kwh_per_100km.value <= per_100km
     assert got.mae_kwh.value <= per_trip
