@@ -124,8 +124,8 @@ class TripRegression:
     @property
     def name(self) -> str:
         """Return its name in tables."""
-        told = {"drive": "linear regression, drive features", "before": "linear, before the trip"}
-        return told[self.kind] + (" with battery temperature" if self.battery else "")
+        told = {"drive": "regression", "before": "before_trip"}
+        return told[self.kind] + ("_battery" if self.battery else "")
 
     @property
     def forms(self) -> tuple[Form, ...]:

@@ -9,6 +9,7 @@ from fl_inmetro.errors import DataError, Fault
 from fl_inmetro.ev.family import Family
 
 if TYPE_CHECKING:
+    from fl_inmetro.ev.trip_features import Kind as FeatureKind
     from fl_inmetro.ev_study.networks import Kind
     from fl_inmetro.ev_study.sequence_family import Physics
     from fl_inmetro.ev_study.tree_family import Way
@@ -38,6 +39,15 @@ def _physics_rest() -> Family:
     return PhysicsFamily(rest=True)
 
 
+def _regression(kind: FeatureKind) -> Callable[[], Family]:
+    def build() -> Family:
+        from fl_inmetro.ev.trip_family import TripRegression
+
+        return TripRegression(kind)
+
+    return build
+
+
 def _trees(way: Way, physics: bool) -> Callable[[], Family]:
     def build() -> Family:
         from fl_inmetro.ev_study.tree_family import TreeFamily
@@ -59,9 +69,11 @@ def _sequence(kind: Kind, physics: Physics) -> Callable[[], Family]:
 #: In the order of tables.
 FAMILIES: dict[str, Callable[[], Family]] = {
     "rate": _rate,
+    "before_trip": _regression("before"),
     "ordinary_car": _ordinary,
     "physics": _physics,
     "physics_rest": _physics_rest,
+    "regression": _regression("drive"),
     "boosted_trees": _trees("boosted", physics=False),
     "bagged_trees": _trees("bagged", physics=False),
     "random_forest": _trees("forest", physics=False),

@@ -175,12 +175,13 @@ class SequenceFamily:
                 gradient, steps = summed_gradient(model, part, self.physics)
                 weight += steps
                 for name in names:
-                    total[name] = total[name] + gradient[name] if name in total else gradient[name]
+                    before = total.get(name, np.zeros(()))
+                    total[name] = np.asarray(before + gradient[name])
             delta = {name: -value / weight for name, value in total.items()}
             move, memory = optimizer.step(delta, memory)
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
-                    parameter += torch.from_numpy(move[name]).to(parameter.dtype)
+                    parameter.add_(torch.from_numpy(move[name]).to(parameter.dtype))
         return model
 
 
