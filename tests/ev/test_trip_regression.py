@@ -70,9 +70,9 @@ def test_they_are_families():
     """The protocols of `family`, as mypy and as the interpreter see them."""
     family: Family = BEFORE
     model: Fitted = family.fit({"car 0": FLEET["car 0"]}, "federated", 0)
-    assert family.name == "linear, before the trip"
+    assert family.name == "before_trip"
     assert model.parameters <= len(columns_of(BEFORE.forms))
-    assert DRIVE.name == "linear regression, drive features"
+    assert DRIVE.name == "regression"
     assert TripRegression("before", battery=True).name.endswith("with battery temperature")
 
 
