@@ -73,7 +73,7 @@ def test_they_are_families():
     assert family.name == "before_trip"
     assert model.parameters <= len(columns_of(BEFORE.forms))
     assert DRIVE.name == "regression"
-    assert TripRegression("before", battery=True).name.endswith("with battery temperature")
+    assert TripRegression("before", battery=True).name.endswith("_battery")
 
 
 def test_what_was_put_in_comes_out():
