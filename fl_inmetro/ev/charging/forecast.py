@@ -12,18 +12,23 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fl_inmetro.errors import Fault, FederationError
 from fl_inmetro.ev.charging.effects import Effects, effects
 from fl_inmetro.ev.charging.past import Past, hours, past, weekdays, year_share
 from fl_inmetro.ev.charging.regression import Floats, Rows, mean_fit, quantile_fit
 from fl_inmetro.ev.charging.sessions import Sessions
+from fl_inmetro.ev.family import no_own_model
 from fl_inmetro.metrics.sketch import Bins, QuantileSketch
+from fl_inmetro.units import DAY_S
 
 Target = Literal["energy_kwh", "duration_h"]
 
-#: `local`: each user alone. `federated`: sessions stay with their users. `central`: in one place.
-Training = Literal["local", "federated", "central"]
+#: `federated`: sessions stay with their users. `central`: all rows are in one place.
+Training = Literal["federated", "central"]
+
+Which = NDArray[np.bool_] | NDArray[np.int64]
 
 #: Levels of the interval and its middle.
 LEVELS = (0.1, 0.5, 0.9)
@@ -36,6 +41,12 @@ HOUR_KNOTS = (0.0, 6.0, 9.0, 12.0, 15.0, 17.0, 19.0, 21.0)
 
 #: A user's gap and rate are not believed beyond these.
 LONGEST_GAP_DAYS, FEWEST_DAYS = 14.0, 7.0
+
+#: A gap below this many days (two hours) goes on with the session before it.
+GOES_ON_DAYS = 2 / 24
+
+#: Sessions that a user needs for a model of its own.
+FEWEST_SESSIONS = 10
 
 
 @dataclass(frozen=True)
@@ -143,7 +154,7 @@ def columns(sessions: Sessions, known: Past, fleet: Fleet) -> Floats:
             np.minimum(used, high),
             np.minimum(used, middle),
             mean * np.minimum(gap, 1.0),
-            mean * (gap < 0.08) * began,
+            mean * (gap < GOES_ON_DAYS) * began,
             np.log1p(gap),
             weekend,
             weekend * mean,
@@ -183,7 +194,7 @@ class Model:
     quantiles: Floats
     widening: float
 
-    def predict(self, sessions: Sessions, rows: np.ndarray) -> Forecast:
+    def predict(self, sessions: Sessions, rows: Which) -> Forecast:
         """Tell sessions from what is known at each plug-in.
 
         Args:
@@ -208,7 +219,7 @@ class Model:
 
 def fit(
     sessions: Sessions,
-    train: np.ndarray,
+    train: Which,
     target: Target,
     settings: Settings | None = None,
     training: Training = "federated",
@@ -217,12 +228,10 @@ def fit(
 
     Args:
         sessions: Ordered by plug-in; what is not in `train` is not looked at.
-        train: Which to learn from.
+        train: Which to learn from: those that had ended when the model is made.
         target: Energy or duration.
         settings: What was chosen.
-        training: `central` pools the rows first; the answers are those of `federated`. A local
-            model is `fit` on the sessions of one user, and needs the figures of no fleet: see
-            `own_quantiles`.
+        training: `central` pools the rows first; the answers are those of `federated`.
 
     Raises:
         FederationError: FL373, fewer than two users, or too few sessions.
@@ -231,44 +240,122 @@ def fit(
     learn = sessions.take(train)
     if not settings.conformal:
         return _fit(learn, target, settings, training, 0.0)
-    at = int(len(learn) * (1 - settings.held_back))
-    earlier = np.arange(len(learn)) < at
-    # Whoever plugged in before the cut but out after it had not ended when the model is made.
-    first = _fit(learn.take(earlier), target, settings, training, 0.0)
-    told = first.predict(learn, np.flatnonzero(~earlier))
-    truth = getattr(learn, target)[~earlier]
-    width = np.maximum(told.high - told.low, 1e-6)
-    # Conformalised quantile regression (Romano, Patterson and Candès, 2019), relative to the
-    # width; each user's sketch of scores adds up.
-    scores = np.maximum(told.low - truth, truth - told.high) / width
-    sketch = QuantileSketch.of(np.zeros(0), BINS)
-    users = learn.user[~earlier]
-    for user in np.unique(users):
-        sketch = sketch + QuantileSketch.of(scores[users == user], BINS)
-    # Half of the width would leave nothing of it.
-    widening = max(sketch.quantile(LEVELS[-1] - LEVELS[0]), -0.45)
+    if len(learn) < FEWEST_SESSIONS:
+        raise FederationError(
+            Fault("FL373", f"{len(learn)} sessions, {FEWEST_SESSIONS} are the least", "sessions")
+        )
+    cut = learn.start_utc_s[int(len(learn) * (1 - settings.held_back))]
+    held = learn.start_utc_s >= cut
+    first = _fit(learn.take(learn.end_utc_s <= cut), target, settings, training, 0.0)
+    told = first.predict(learn, held)
+    widening = _widening(told, getattr(learn, target)[held], learn.user[held])
     return _fit(learn, target, settings, training, widening)
+
+
+@dataclass(frozen=True, eq=False)
+class LocalModels:
+    """Models of users who learned from nobody else.
+
+    Attributes:
+        models: By user.
+    """
+
+    models: Mapping[str, Model]
+
+    def predict(self, sessions: Sessions, rows: Which) -> Forecast:
+        """Tell sessions as `Model.predict` does, each by its user's own model.
+
+        Raises:
+            FederationError: FL369, a user has none.
+        """
+        if strangers := set(sessions.user[rows]) - set(self.models):
+            raise no_own_model(min(strangers))
+        wanted = np.arange(len(sessions))[rows]
+        found = np.zeros((4, len(wanted)))
+        for user in np.unique(sessions.user[wanted]):
+            own = sessions.take(sessions.user == user)
+            mine = np.flatnonzero(sessions.user == user)
+            told = self.models[str(user)].predict(own, np.isin(mine, wanted))
+            at = np.isin(wanted, mine)
+            found[:, at] = (told.mean, told.low, told.middle, told.high)
+        return Forecast(*found)
+
+
+def fit_local(
+    sessions: Sessions, train: Which, target: Target, settings: Settings | None = None
+) -> LocalModels:
+    """Train a model for each user with `FEWEST_SESSIONS` on nothing but its own sessions.
+
+    The columns are the same; where the federated model has the fleet's figures, this has the
+    user's own, each worth one session. Intervals are not calibrated: there are too few sessions to
+    hold some back.
+
+    Args:
+        sessions: Ordered by plug-in.
+        train: Which to learn from.
+        target: Energy or duration.
+        settings: What was chosen; `ridge` only.
+    """
+    settings = settings or Settings()
+    learn = sessions.take(train)
+    models = {}
+    for user in np.unique(learn.user):
+        own = learn.take(learn.user == user)
+        if len(own) < FEWEST_SESSIONS:
+            continue
+        values = getattr(own, target)
+        spread = max(float(values.var(ddof=1)), 1e-6)
+        alone = Fleet(
+            Effects(float(values.mean()), spread, spread),
+            np.quantile(values, LEVELS),
+            float(values.sum()) / max(_days(own), FEWEST_DAYS),
+            float(values.max()),
+        )
+        rows = Rows(columns(own, past(own, values), alone), values)
+        models[str(user)] = _solved([rows], alone, target, settings, 0.0)
+    return LocalModels(models)
 
 
 def _fit(
     learn: Sessions, target: Target, settings: Settings, training: Training, widening: float
 ) -> Model:
     truth = getattr(learn, target)
-    owners: Sequence[str] = np.unique(learn.user).tolist()
-    mine = {user: learn.user == user for user in owners}
-    days = {
-        user: float(np.ptp(learn.start_utc_s[rows]) / 86_400.0) for user, rows in mine.items()
-    }
-    fleet = fleet_of({user: truth[rows] for user, rows in mine.items()}, days)
+    owned = {str(user): learn.user == user for user in np.unique(learn.user)}
+    fleet = fleet_of(
+        {user: truth[rows] for user, rows in owned.items()},
+        {user: _days(learn.take(rows)) for user, rows in owned.items()},
+    )
     x = columns(learn, past(learn, truth), fleet)
-    if training == "local":
-        raise FederationError(
-            Fault("FL373", "a local model has no fleet", "", "see `own_quantiles`")
-        )
     clients = (
         [Rows(x, truth)]
         if training == "central"
-        else [Rows(x[rows], truth[rows]) for rows in mine.values()]
+        else [Rows(x[rows], truth[rows]) for rows in owned.values()]
     )
+    return _solved(clients, fleet, target, settings, widening)
+
+
+def _solved(
+    clients: Sequence[Rows], fleet: Fleet, target: Target, settings: Settings, widening: float
+) -> Model:
     quantiles = [quantile_fit(clients, level, settings.ridge) for level in LEVELS]
     return Model(target, fleet, mean_fit(clients, settings.ridge), np.array(quantiles), widening)
+
+
+def _days(own: Sessions) -> float:
+    """Return the days from a user's first plug-in to its last."""
+    return float(np.ptp(own.start_utc_s)) / DAY_S
+
+
+def _widening(told: Forecast, truth: Floats, user: NDArray[np.str_]) -> float:
+    """Return what interval ends must move by, in widths (conformalised quantile regression).
+
+    Romano, Patterson and Candès (2019), eq. 6 to 8, relative to the width; each user's sketch of
+    scores adds up. The rank is that of all sessions, so the coverage is of sessions, not of users.
+    """
+    width = np.maximum(told.high - told.low, 1e-6)
+    scores = np.maximum(told.low - truth, truth - told.high) / width
+    sketch = QuantileSketch.of(np.zeros(0), BINS)
+    for one in np.unique(user):
+        sketch = sketch + QuantileSketch.of(scores[user == one], BINS)
+    # Half of the width would leave nothing of it.
+    return max(sketch.quantile(LEVELS[-1] - LEVELS[0]), -0.45)

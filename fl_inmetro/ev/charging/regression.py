@@ -134,8 +134,7 @@ def mean_fit(clients: Sequence[Rows], ridge: float = 1e-6) -> Floats:
         FederationError: FL373, no rows, or other columns.
     """
     sums = total([mean_sums(rows) for rows in clients])
-    beta: Floats = np.linalg.solve(sums.xx + np.diag(_penalty(sums.xx, ridge)), sums.xy)
-    return beta
+    return _solve(sums, _penalty(sums.xx, ridge), sums.xy)
 
 
 def quantile_fit(
@@ -154,12 +153,12 @@ def quantile_fit(
     """
     first = total([mean_sums(rows) for rows in clients])
     penalty = _penalty(first.xx, ridge)
-    beta: Floats = np.linalg.solve(first.xx + np.diag(penalty), first.xy)
+    beta = _solve(first, penalty, first.xy)
     # The size of y without a look at a row: its root mean square around the mean's answer.
     left = max(float(first.loss - 2 * beta @ first.xy + beta @ first.xx @ beta), 0.0)
     scale = max(float(np.sqrt(left / first.n)), 1e-12)
     # A square's weights are 1/|u|, a mean's 1: the penalty is brought to the same size.
-    penalty = penalty / scale
+    penalty /= scale
     smoothing, before = 0.1 * scale, np.inf
     for _ in range(rounds):
         sums = total([quantile_sums(rows, beta, level, smoothing) for rows in clients])
@@ -168,7 +167,7 @@ def quantile_fit(
         if settled and before - loss <= TOLERANCE * loss:
             break
         before = loss
-        beta = np.linalg.solve(sums.xx + np.diag(penalty), sums.xy)
+        beta = _solve(sums, penalty, sums.xy)
         smoothing = max(smoothing * SMOOTH_FALL, SMOOTH_LAST * scale)
     return beta
 
@@ -189,7 +188,7 @@ def logistic_fit(clients: Sequence[Rows], ridge: float = 1e-4, rounds: int = 50)
     sums = total([logistic_sums(rows, beta) for rows in clients])
     loss = sums.loss
     for _ in range(rounds):
-        step = np.linalg.solve(sums.xx + np.diag(penalty), sums.xy - penalty * beta)
+        step = _solve(sums, penalty, sums.xy - penalty * beta)
         if np.abs(step).max() < 1e-10:
             break
         for _ in range(30):
@@ -203,8 +202,12 @@ def logistic_fit(clients: Sequence[Rows], ridge: float = 1e-4, rounds: int = 50)
 
 
 def _penalty(xx: Floats, ridge: float) -> Floats:
-    penalty: Floats = ridge * np.diag(xx).copy()
     # What a column never says (all zero) must not make the equations singular.
-    penalty = np.maximum(penalty, 1e-9)
+    penalty = np.asarray(np.maximum(ridge * np.diag(xx), 1e-9), dtype=np.float64)
     penalty[0] = 0.0
     return penalty
+
+
+def _solve(sums: Sums, penalty: Floats, right: Floats) -> Floats:
+    answer: Floats = np.linalg.solve(sums.xx + np.diag(penalty), right)
+    return answer

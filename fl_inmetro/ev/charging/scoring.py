@@ -38,9 +38,7 @@ class PointScore:
     users: int
 
 
-def point_score(
-    told: Floats, truth: Floats, user: NDArray[np.str_], seed: int = 0
-) -> PointScore:
+def point_score(told: Floats, truth: Floats, user: NDArray[np.str_], seed: int = 0) -> PointScore:
     """Score one number for each session [session]."""
     error = np.abs(told - truth)
     low, high = _by_user(error, user, seed)
