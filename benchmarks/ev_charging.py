@@ -57,6 +57,9 @@ from fl_inmetro.ev.charging.sources import read_norway, read_workplace  # noqa: 
 from fl_inmetro.ev.trip_log import car_rows, read_trip_log  # noqa: E402
 from fl_inmetro.units import DAY_S  # noqa: E402
 
+#: Chosen with `--validation`, as 1e-4 is for all hubs together.
+LOCAL_RIDGE = 1e-2
+
 Interval = tuple[Floats, Floats]
 
 
@@ -172,7 +175,7 @@ def hub_rows(name: str, sessions: Sessions, validation: bool, power_kw: float) -
     alone: dict[str, Callable[[HubSeries], HubForecast]] = {}
     for series in learn:
         try:
-            alone[series.name] = fit_hurdle([series]).predict
+            alone[series.name] = fit_hurdle([series], LOCAL_RIDGE).predict
         except FederationError:  # never used, or always: nothing to learn from
             continue
     models: dict[str, Callable[[HubSeries], HubForecast]] = {

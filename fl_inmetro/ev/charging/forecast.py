@@ -64,6 +64,10 @@ class Settings:
     held_back: float = 0.2
 
 
+#: A user alone has so few sessions that far more is taken from its plain past.
+LOCAL = Settings(ridge=1.0, conformal=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Forecast:
     """What is told of sessions; all [session], in the unit of the target.
@@ -294,9 +298,9 @@ def fit_local(
         sessions: Ordered by plug-in.
         train: Which to learn from.
         target: Energy or duration.
-        settings: What was chosen; `ridge` only.
+        settings: What was chosen, `ridge` only; `LOCAL` where None.
     """
-    settings = settings or Settings()
+    settings = settings or LOCAL
     learn = sessions.take(train)
     models = {}
     for user in np.unique(learn.user):

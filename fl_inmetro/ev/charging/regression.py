@@ -203,11 +203,11 @@ def logistic_fit(clients: Sequence[Rows], ridge: float = 1e-4, rounds: int = 50)
 
 def _penalty(xx: Floats, ridge: float) -> Floats:
     # What a column never says (all zero) must not make the equations singular.
-    penalty = np.asarray(np.maximum(ridge * np.diag(xx), 1e-9), dtype=np.float64)
+    penalty = np.full(len(xx), 1e-9)
+    np.maximum(ridge * np.diag(xx), penalty, out=penalty)
     penalty[0] = 0.0
     return penalty
 
 
 def _solve(sums: Sums, penalty: Floats, right: Floats) -> Floats:
-    answer: Floats = np.linalg.solve(sums.xx + np.diag(penalty), right)
-    return answer
+    return np.linalg.solve(sums.xx + np.diag(penalty), right).astype(np.float64, copy=False)
