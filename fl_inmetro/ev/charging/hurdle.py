@@ -77,7 +77,8 @@ class Hurdle:
         """Tell every hour of a hub from the days before it."""
         known = hub_columns(series, self.fleet)
         p = chance(known.use @ self.use)
-        log_amount = known.amount @ self.amount
+        # Beyond the largest hour it is cut off anyway; so it does not overflow on its way.
+        log_amount = np.minimum(known.amount @ self.amount, np.log(self.most_kwh) + 20.0)
         mean = p * np.minimum(np.exp(log_amount) * self.smearing, self.most_kwh)
         level = (np.array(GRID)[None, :] - 1 + p[:, None]) / p[:, None]
         r = np.interp(level, _RESIDUAL_LEVELS, self.residuals)
