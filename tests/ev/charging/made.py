@@ -53,12 +53,13 @@ def town(users: int = 8, days: int = 60, seed: int = 3) -> Sessions:
     rng = np.random.default_rng(seed)
     rows = []
     for k in range(users):
-        daily, day = 3.0 + 1.5 * k, int(rng.integers(0, 3))
+        daily, gap = 3.0 + 1.5 * k, int(rng.integers(1, 4))
+        day = gap
         while day < days:
-            gap = int(rng.integers(1, 4))
             kwh = daily * gap * float(rng.uniform(0.8, 1.2))
             after = 24.0 * day + float(rng.uniform(-1, 3))
-            rows.append((f"u{k}", after, max(kwh / 3.0, 1.0) + 2.0, kwh))
+            rows.append((f"u{k}", after, kwh / 10.0 + 1.0, kwh))
+            gap = int(rng.integers(1, 4))
             day += gap
     found = sessions(rows)
     hubs = np.array([f"g{int(user[1:]) % 3}" for user in found.user])

@@ -28,9 +28,7 @@ def test_like_statsmodels_mixed_model():
     """With as many sessions for each user the analysis of variance is REML's answer."""
     rng = np.random.default_rng(0)
     users = [rng.normal(m, 2.0, 12) for m in rng.normal(10, 3.0, 15)]
-    table = pd.DataFrame(
-        {"y": np.concatenate(users), "user": np.repeat(np.arange(len(users)), 12)}
-    )
+    table = pd.DataFrame({"y": np.concatenate(users), "user": np.repeat(np.arange(len(users)), 12)})
     oracle = smf.mixedlm("y ~ 1", table, groups="user").fit(reml=True)
     found = effects(users)
     assert found.within == pytest.approx(oracle.scale, rel=1e-4)

@@ -85,7 +85,9 @@ def test_a_constant_chance_is_the_share():
 
 
 def test_what_tells_every_answer_stays_finite():
-    made = Rows(np.column_stack([np.ones(40), np.repeat([-1.0, 1.0], 20)]), np.repeat([0.0, 1.0], 20))
+    made = Rows(
+        np.column_stack([np.ones(40), np.repeat([-1.0, 1.0], 20)]), np.repeat([0.0, 1.0], 20)
+    )
     found = logistic_fit([made])
     assert np.all(np.isfinite(found))
     assert chance(made.x @ found)[[0, -1]] == pytest.approx([0, 1], abs=0.01)

@@ -95,7 +95,8 @@ def test_summer_time_is_in_the_duration_and_not_in_the_hour():
 
 def test_local_seconds_are_those_of_the_clock_the_year_round():
     rows = [
-        {"start": MONDAY + timedelta(days=k), "end": None, "stated": np.nan} for k in range(0, 365, 9)
+        {"start": MONDAY + timedelta(days=k), "end": None, "stated": np.nan}
+        for k in range(0, 365, 9)
     ]
     rows = [row | {"end": row["start"] + timedelta(hours=3)} for row in rows]
     found = judged(raw(rows))
