@@ -55,17 +55,18 @@ class Settings:
 
     Attributes:
         ridge: See `mean_fit`.
-        conformal: Whether the interval is widened or narrowed by the last part of the training.
+        conformal: Whether the interval is widened or narrowed by the last part of the training;
+            on both public sets it came nearer to 80 % without.
         held_back: Share of the training sessions that it takes.
     """
 
     ridge: float = 1e-3
-    conformal: bool = True
+    conformal: bool = False
     held_back: float = 0.2
 
 
 #: A user alone has so few sessions that far more is taken from its plain past.
-LOCAL = Settings(ridge=1.0, conformal=False)
+LOCAL = Settings(ridge=1.0)
 
 
 @dataclass(frozen=True, eq=False)

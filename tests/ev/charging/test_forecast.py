@@ -103,7 +103,7 @@ def test_conformal_widening_brings_the_coverage_back():
         told = fit(s, train, "energy_kwh", settings).predict(s, ~train)
         return float(np.mean((told.low <= y) & (y <= told.high)))
 
-    assert inside(Settings(held_back=0.3)) > inside(Settings(conformal=False)) + 0.05
+    assert inside(Settings(conformal=True, held_back=0.3)) > inside(Settings()) + 0.05
 
 
 def test_local_models_are_of_their_own_user_alone():
@@ -122,7 +122,7 @@ def test_local_models_are_of_their_own_user_alone():
 
 def test_too_few_sessions():
     s = sessions([("a", 0, 2, 8.0), ("b", 1, 2, 5.0), ("a", 24, 3, 12.0)])
-    for settings in (Settings(), Settings(conformal=False)):
+    for settings in (Settings(), Settings(conformal=True)):
         with pytest.raises(FederationError, match="FL373"):
             fit(s.take(np.array([0, 1])), np.array([0, 1]), "energy_kwh", settings)
 
