@@ -253,7 +253,8 @@ def hub_columns(series: HubSeries, fleet: Habits) -> HubColumns:
 
     def columns(parts: list[Floats]) -> Floats:
         stacked = np.stack([np.ones((n, 24)), *parts], axis=2)
-        return np.concatenate([stacked, calendar], axis=2).reshape(n * 24, -1)
+        both_kinds = np.concatenate([stacked, calendar], axis=2)
+        return both_kinds.reshape(n * 24, both_kinds.shape[2])
 
     return HubColumns(
         columns(of_use),

@@ -127,6 +127,15 @@ def test_a_skipped_hour_is_neither_use_nor_none():
         assert score.hours == energy.size - 1
 
 
+def test_a_hub_that_is_not_there_yet_changes_nothing():
+    """Cut off before its first day it has no hour, and no weight."""
+    late = HUBS[3].until(HUBS[3].first_day)
+    again = fit_hurdle([*TRAIN, late])
+    assert again.use == pytest.approx(MODEL.use, abs=1e-12)
+    assert again.predict(late).quantiles_kwh.shape == (0, len(GRID))
+    assert fit_plain([*TRAIN, late]).predict(late).mean_kwh.shape == (0,)
+
+
 def test_plain_linear_has_no_chance_and_one_spread():
     model = fit_plain(TRAIN)
     told = model.predict(HUBS[0])

@@ -149,8 +149,8 @@ def test_a_made_file_is_read_by_both_readers(tmp_path):
 @pytest.mark.data
 @pytest.mark.skipif(not NORWAY.exists(), reason="FL_INMETRO_DATA does not hold the sessions")
 def test_real_homes():
-    """27 sessions without end are the data's README's; five more ran through a night that the
-    source's clock had no summer time for, and four lie two hours off on one day in June."""
+    """27 sessions without end are the data's README's; five went through the night of
+    31 March and state hours that ignore summer time, four of one day in June are two hours off."""
     found = read_norway(NORWAY)
     assert len(found) == 4687 - 27 - 9
     assert found.counts == (("no plug-out", 27), ("two durations", 9))
