@@ -34,8 +34,8 @@ GRID = tuple(round(0.05 * k, 2) for k in range(1, 20))
 #: Bins of residuals, of logarithms and of kWh.
 BINS = Bins(0.01, 1e-4, 1e4)
 
-#: Levels at which the residuals' quantiles are kept; between them is a straight line.
-_RESIDUAL_LEVELS = np.linspace(0.005, 0.995, 199)
+#: Levels at which the quantiles of r are kept; between them is a straight line.
+RESIDUAL_LEVELS = np.linspace(0.005, 0.995, 199)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Hurdle:
         use: β [column].
         amount: γ [column].
         smearing: Mean of exp r.
-        residuals: Quantiles of r at `_RESIDUAL_LEVELS`.
+        residuals: Quantiles of r at `RESIDUAL_LEVELS`.
         most_kwh: Largest hour of the training; nothing is told beyond it.
     """
 
@@ -81,7 +81,7 @@ class Hurdle:
         log_amount = np.minimum(known.amount @ self.amount, np.log(self.most_kwh) + 20.0)
         mean = p * np.minimum(np.exp(log_amount) * self.smearing, self.most_kwh)
         level = (np.array(GRID)[None, :] - 1 + p[:, None]) / p[:, None]
-        r = np.interp(level, _RESIDUAL_LEVELS, self.residuals)
+        r = np.interp(level, RESIDUAL_LEVELS, self.residuals)
         amount = np.minimum(np.exp(log_amount[:, None] + r), self.most_kwh)
         return HubForecast(p, mean, np.where(level > 0, amount, 0.0))
 
@@ -149,7 +149,7 @@ def fit_hurdle(
         logistic_fit(use, ridge),
         gamma,
         sum(float(np.exp(r).sum()) for r in left) / n,
-        np.array([sketch.quantile(level) for level in _RESIDUAL_LEVELS]),
+        np.array([sketch.quantile(level) for level in RESIDUAL_LEVELS]),
         # Written in bins like everything that is a maximum: no hub's own largest hour is told.
         float(np.exp(BINS.centres[np.flatnonzero(_sketch([r.y for r in amount]).counts)[-1]])),
     )

@@ -140,7 +140,8 @@ def test_columns_by_plain_loops():
     series, fleet = made_series(), habits(habit_sums(made_series()))
     known = hub_columns(series, fleet)
     used = series.energy_kwh > 0
-    for day, hour in ((0, 5), (3, 18), (35, 0), (60, 23)):
+    asked = [(day, hour) for day in (0, 3, 28, 29, 35, 60) for hour in range(24)]
+    for day, hour in asked:
         row = known.use[day * 24 + hour]
         weekend = int((series.days[day] + 3) % 7 >= 5)
         month = [d for d in range(day) if d >= day - 28]

@@ -9,8 +9,8 @@ from sklearn.metrics import brier_score_loss, mean_pinball_loss
 from fl_inmetro.errors import FederationError
 from fl_inmetro.ev.charging.hubs import HubSeries, hub_columns
 from fl_inmetro.ev.charging.hurdle import (
-    _RESIDUAL_LEVELS,
     GRID,
+    RESIDUAL_LEVELS,
     HubForecast,
     Hurdle,
     fit_hurdle,
@@ -34,7 +34,7 @@ def test_the_mixture_is_that_of_the_hurdle_head():
     rng = np.random.default_rng(0)
     use = rng.normal(0, 0.2, known.use.shape[1])
     amount = rng.normal(0, 0.05, known.amount.shape[1])
-    model = Hurdle(fleet, use, amount, np.exp(sigma**2 / 2), sigma * ndtri(_RESIDUAL_LEVELS), 1e6)
+    model = Hurdle(fleet, use, amount, np.exp(sigma**2 / 2), sigma * ndtri(RESIDUAL_LEVELS), 1e6)
     told = model.predict(series)
     # softplus(r) + 0.001 = σ
     r = np.log(np.expm1(sigma - 1e-3))
@@ -55,7 +55,7 @@ def test_a_quantile_by_hand():
     fleet = ordinary_hub(HUBS)
     known = hub_columns(series, fleet)
     flat = np.zeros(known.use.shape[1])
-    model = Hurdle(fleet, flat, np.zeros(known.amount.shape[1]), 1.5, _RESIDUAL_LEVELS - 0.5, 1e6)
+    model = Hurdle(fleet, flat, np.zeros(known.amount.shape[1]), 1.5, RESIDUAL_LEVELS - 0.5, 1e6)
     told = model.predict(series)
     assert told.chance == pytest.approx(0.5)
     assert told.mean_kwh == pytest.approx(0.75)
@@ -85,7 +85,7 @@ def test_federated_is_pooled():
     left = np.log(y[y > 0]) - z @ MODEL.amount
     assert MODEL.smearing == pytest.approx(np.exp(left).mean(), rel=1e-9)
     # The sketch is within a hundredth of the residuals' own quantiles.
-    middle = MODEL.residuals[np.argmin(np.abs(_RESIDUAL_LEVELS - 0.9))]
+    middle = MODEL.residuals[np.argmin(np.abs(RESIDUAL_LEVELS - 0.9))]
     assert middle == pytest.approx(np.quantile(left, 0.9), rel=0.02)
 
 
@@ -143,6 +143,14 @@ def test_plain_linear_has_no_chance_and_one_spread():
     assert told.mean_kwh.min() >= 0
     gap = told.quantiles_kwh[:, GRID.index(0.9)] - told.quantiles_kwh[:, GRID.index(0.85)]
     assert np.ptp(gap[told.quantiles_kwh[:, GRID.index(0.85)] > 0]) < 1e-9
+    # All columns of use and of amount, those in both once: least squares of the pooled hours.
+    known = [hub_columns(series, model.fleet) for series in TRAIN]
+    x = np.vstack([np.hstack([one.use, one.amount]) for one in known])
+    y = np.concatenate([one.energy_kwh for one in known])
+    bare = fit_plain(TRAIN, ridge=0.0)
+    oracle = x[: 60 * 24] @ np.linalg.lstsq(x, y, rcond=None)[0]
+    mean = bare.predict(TRAIN[0]).mean_kwh
+    assert mean == pytest.approx(np.maximum(oracle, 0.0), abs=1e-5)
     again = fit_plain(TRAIN[::-1], fleet=ordinary_hub(TRAIN))
     assert again.beta == pytest.approx(model.beta, rel=1e-8, abs=1e-9)
 
@@ -184,12 +192,12 @@ def test_hub_scores_like_scikit_learn():
 
 
 def test_point_scores_draw_users_and_not_sessions():
-    """One user with errors of 1 and one with 3: the means of two drawn users are 1, 2 or 3."""
-    user = np.array(["a"] * 50 + ["b"] * 50)
-    truth = np.repeat([1.0, 3.0], 50)
+    """A user with 10 errors of 1, one with 90 of 3: two drawn users' means are 1, 2.8 or 3."""
+    user = np.array(["a"] * 10 + ["b"] * 90)
+    truth = np.repeat([1.0, 3.0], [10, 90])
     score = point_score(np.zeros(100), truth, user)
-    assert (score.mae, score.mae_low, score.mae_high) == (2.0, 1.0, 3.0)
-    assert score.rmse == pytest.approx(np.sqrt(5))
+    assert (score.mae, score.mae_low, score.mae_high) == (2.8, 1.0, 3.0)
+    assert score.rmse == pytest.approx(np.sqrt(0.1 * 1 + 0.9 * 9))
     assert (score.sessions, score.users) == (100, 2)
-    assert gain(np.zeros(100), truth, truth, user) == (-2.0, -3.0, -1.0)
-    assert gain(truth, np.zeros(100), truth, user)[0] == 2.0
+    assert gain(np.zeros(100), truth, truth, user) == (-2.8, -3.0, -1.0)
+    assert gain(truth, np.zeros(100), truth, user)[0] == 2.8

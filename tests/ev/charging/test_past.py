@@ -36,6 +36,16 @@ def test_worked_by_hand():
     assert year_share(s)[0] == pytest.approx(245 / 365.25, abs=0.003)
 
 
+def test_alike_is_near_in_the_day_also_over_midnight():
+    """From Monday 17:00: at 23:30, at 1:00 (near 23:30 only), on Saturday at 1:30 (a weekend)."""
+    s = sessions([("a", 0, 1, 8.0), ("a", 6.5, 1, 4.0), ("a", 8, 1, 2.0), ("a", 104.5, 1, 1.0)])
+    known = past(s, s.energy_kwh)
+    # 1:00 on Tuesday: both were working days (½ each), 23:30 is near (½ more).
+    assert (known.same_n[2], known.same_total[2]) == (1.5, 0.5 * 8 + 4)
+    # 1:30 on Saturday: no day like it; 23:30 and 1:00 are near.
+    assert (known.same_n[3], known.same_total[3]) == (1.0, 0.5 * 4 + 0.5 * 2)
+
+
 def test_what_has_not_ended_is_not_known():
     """At hour 5 the first session still runs; at hour 11 it has ended, after the second."""
     s = sessions([("a", 0, 10, 8.0), ("a", 5, 2, 1.0), ("a", 11, 2, 3.0)])
