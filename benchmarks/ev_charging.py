@@ -162,6 +162,7 @@ class HubRow:
     """One model on the hours of the test."""
 
     data: str
+    hubs: int
     power_kw: float
     model: str
     score: HubScore
@@ -169,7 +170,9 @@ class HubRow:
 
 def hub_rows(name: str, sessions: Sessions, validation: bool, power_kw: float) -> Iterator[HubRow]:
     """Yield every model's row."""
-    first, last = (-(-second // DAY_S) for second in cut_of(name, sessions, validation))
+    # Whole days only: of the day of a cut the rest is neither known nor asked.
+    begin_s, end_s = cut_of(name, sessions, validation)
+    first, last = -(-begin_s // DAY_S), end_s // DAY_S
     hubs = [series.until(last) for series in hourly(sessions, power_kw)]
     learn = [series.until(first) for series in hubs if series.first_day < first]
     asked = [series for series in hubs if len(series.energy_kwh) and series.days[-1] >= first]
@@ -197,7 +200,7 @@ def hub_rows(name: str, sessions: Sessions, validation: bool, power_kw: float) -
                 HubForecast(whole.chance[rows], whole.mean_kwh[rows], whole.quantiles_kwh[rows])
             )
             truth.append(series.energy_kwh.reshape(-1)[rows])
-        yield HubRow(name, power_kw, model, hub_score(told, truth))
+        yield HubRow(name, len(asked), power_kw, model, hub_score(told, truth))
 
 
 @dataclass(frozen=True)
@@ -279,7 +282,9 @@ def print_hubs(rows: list[HubRow]) -> None:
             f"{s.crps_kwh:.3f} | {s.wql:.3f} | {brier} | {calibration} |"
         )
     for row in rows[::6]:
-        print(f"{row.data}, {row.power_kw:g} kW: {row.score.hours} hours, {row.score.use:.1%} used")
+        print(
+            f"{row.data}, {row.power_kw:g} kW: {row.hubs} hubs, {row.score.hours} hours, {row.score.use:.1%} used"
+        )
 
 
 def main() -> None:
