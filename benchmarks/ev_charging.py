@@ -282,9 +282,8 @@ def print_hubs(rows: list[HubRow]) -> None:
             f"{s.crps_kwh:.3f} | {s.wql:.3f} | {brier} | {calibration} |"
         )
     for row in rows[::6]:
-        print(
-            f"{row.data}, {row.power_kw:g} kW: {row.hubs} hubs, {row.score.hours} hours, {row.score.use:.1%} used"
-        )
+        asked = f"{row.hubs} hubs, {row.score.hours} hours, {row.score.use:.1%} used"
+        print(f"{row.data}, {row.power_kw:g} kW: {asked}")
 
 
 def main() -> None:
