@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -249,6 +250,18 @@ def _log_row(name: str, errors: list[Floats]) -> LogRow:
     return LogRow(name, len(error), float(np.abs(error).mean()), float(np.sqrt((error**2).mean())))
 
 
+def known(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without NaN, which JSON does not have: a score that a model lacks is null."""
+    return {
+        key: known(value)
+        if isinstance(value, dict)
+        else None
+        if isinstance(value, float) and np.isnan(value)
+        else value
+        for key, value in values.items()
+    }
+
+
 def print_sessions(rows: list[SessionRow]) -> None:
     """Print the sessions' table."""
     print("\n| set | what | model | MAE | RMSE | less MAE than own mean so far | inside | width |")
@@ -313,8 +326,8 @@ def main() -> None:
         log = list(log_rows(path, asked.validation))
     if asked.json:
         found = {"sessions": told, "hubs": hubs, "log": log}
-        lists = {part: [asdict(row) for row in rows] for part, rows in found.items()}
-        print(json.dumps(lists, indent=1))
+        lists = {part: [known(asdict(row)) for row in rows] for part, rows in found.items()}
+        print(json.dumps(lists, indent=1, allow_nan=False))
         return
     for name, sessions in sets.items():
         print(f"{name}: {len(sessions)} sessions, left out: {dict(sessions.counts)}")
