@@ -117,6 +117,7 @@ LIGHT = {
     "fl_inmetro.runs.recorder": ("torch", "flwr", "ray", "plotly"),
     "fl_inmetro.report.html": ("torch", "flwr", "ray"),
     "fl_inmetro.ev.calibration": ("torch", "flwr", "ray", "pyarrow", "plotly"),
+    "fl_inmetro.ev.charging.hurdle": ("torch", "flwr", "ray", "pyarrow", "plotly"),
     "fl_inmetro.data.load": ("torch", "flwr", "ray", "plotly"),
     "fl_inmetro.cli.app": ("torch", "flwr", "ray", "numpy", "pyarrow", "pydantic", "plotly"),
 }

@@ -1,0 +1,1 @@
+"""Charging of electric cars: sessions by user, and what garages and stations draw by the hour."""
