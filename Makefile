@@ -11,7 +11,7 @@ export FLWR_DISABLE_UPDATE_CHECK = 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run compare flower test test-flower lint format bench bench-rules bench-strategies bench-dp bench-privacy bench-zoo bench-ev clean
+.PHONY: help install run compare flower test test-flower lint format bench bench-rules bench-strategies bench-dp bench-privacy bench-zoo bench-ev bench-trees clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -71,10 +71,16 @@ bench-privacy: $(STAMP) ## Measure what noise costs in accuracy, by epsilon (FL_
 bench-zoo: $(STAMP) ## Compare every trained model on three real data sets (FL_INMETRO_DATA; an hour)
 	$(BIN)/python benchmarks/zoo.py
 
-bench-ev: $(STAMP) ## Measure the vehicle dynamics, beside ratings and on a measured car (FL_INMETRO_DATA; a minute)
+bench-ev: $(STAMP) ## Measure the vehicle dynamics, beside ratings and on a measured car; regression, batteries, charging (FL_INMETRO_DATA; some minutes)
 	$(BIN)/python benchmarks/ev_dynamics.py
 	$(BIN)/python benchmarks/ev_rated.py
 	$(BIN)/python benchmarks/ev_bmw.py
+	$(BIN)/python benchmarks/ev_regression.py
+	$(BIN)/python benchmarks/ev_batteries.py
+	$(BIN)/python benchmarks/ev_charging.py
+
+bench-trees: $(STAMP) ## Measure federated trees on buildings beside LightGBM and XGBoost (FL_INMETRO_DATA; half an hour)
+	$(BIN)/python benchmarks/trees.py
 
 clean: ## Remove the environment and caches (runs stay)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

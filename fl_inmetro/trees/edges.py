@@ -50,13 +50,9 @@ def second_borders(total: Ints, bins: int) -> list[Floats]:
     borders = first_edges()
     result = []
     for row in total:
-        cut = [borders[:1]]
-        wanted = set(_cells_of_quantiles(row, bins))
-        for cell in range(CELLS):
-            low, high = borders[cell], borders[cell + 1]
-            steps = FINER if cell in wanted else 1
-            cut.append(np.linspace(low, high, steps + 1)[1:])
-        result.append(np.unique(np.concatenate(cut)))
+        wanted = sorted(set(_cells_of_quantiles(row, bins)))
+        finer = [np.linspace(borders[cell], borders[cell + 1], FINER + 1) for cell in wanted]
+        result.append(np.unique(np.concatenate([borders, *finer])))
     return result
 
 
