@@ -72,9 +72,10 @@ def compare(
     """Yield a row for each family, training and group of cars.
 
     An 80 % interval is the prediction ± q·km, with q the conformal rank of errors per km (Vovk et
-    al., 2005): those of trips kept aside in training cars where a fold has them; else, for each
-    trip, those of all *other* left-out trips (the models of those folds have seen the trip: a
-    cross-conformal interval, without a guarantee of its own; Vovk, 2015).
+    al., 2005). For cars that took part: errors of trips that they kept aside. For new cars: those
+    of seen cars that play new ones in a training of their own (`Fold.rehearsal`). Where a fold has
+    neither, for each trip those of all *other* left-out trips (the models of those folds have seen
+    the trip: a cross-conformal interval, without a guarantee of its own; Vovk, 2015).
 
     Args:
         folds: See `folds`.
@@ -92,27 +93,36 @@ def compare(
                 model = family.fit(fold.train, training, seed)
                 seconds.append(time.perf_counter() - began)
                 fitted.append(model)
-                told += [
-                    _told(family, model, training, task, seed)
-                    for task in fold.tasks
-                    # Alone, a car that never drove has nothing to be predicted by.
-                    if training != "local" or task.group == "seen" or task.own is not None
-                ]
-                widths += [_told(family, model, training, task, seed) for task in fold.widths]
+                told += _all_told(family, model, training, fold.tasks, seed)
+                widths += _all_told(family, model, training, fold.widths, seed)
+                if fold.rehearsal is not None:
+                    played = family.fit(fold.rehearsal.train, training, seed)
+                    widths += _all_told(family, played, training, fold.rehearsal.tasks, seed)
             progress(family.name, training, len(folds), len(folds))
             moved = round(
                 np.mean([_moved(m, f.train, training) for m, f in zip(fitted, folds, strict=True)])
             )
             for group in dict.fromkeys(one.task.group for one in told):
-                row = _row(
-                    family.name, training, [t for t in told if t.task.group == group], widths
-                )
+                of_group = [one for one in told if one.task.group == group]
+                kept = [one for one in widths if one.task.group == group]
+                row = _row(family.name, training, of_group, kept)
                 yield replace(
                     row,
                     parameters=fitted[0].parameters,
                     moved_bytes=moved,
                     seconds=float(np.mean(seconds)),
                 )
+
+
+def _all_told(
+    family: Family, model: Fitted, training: Training, tasks: Sequence[Task], seed: int
+) -> list[_Told]:
+    return [
+        _told(family, model, training, task, seed)
+        for task in tasks
+        # Alone, a car that never drove has nothing to be predicted by.
+        if training != "local" or task.group == "seen" or task.own is not None
+    ]
 
 
 def _told(family: Family, model: Fitted, training: Training, task: Task, seed: int) -> _Told:

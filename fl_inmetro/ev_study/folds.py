@@ -47,11 +47,14 @@ class Fold:
         widths: Trips whose errors tell how wide an interval must be; none where those of the other
             folds tell.
         tasks: To predict.
+        rehearsal: Seen cars of which some play new ones: a training of its own, whose errors tell
+            how wide an interval must be for cars that are new indeed. None without new cars.
     """
 
     train: Fleet
     widths: tuple[Task, ...]
     tasks: tuple[Task, ...]
+    rehearsal: Fold | None = None
 
 
 def trips_left_out(trips: Trips, folds: int, logs: int, seed: int) -> list[Fold]:
@@ -145,6 +148,11 @@ def cars_left_out(fleet: Fleet, new_cars: int, own_trips: int, seed: int) -> Fol
     if faults:
         raise DataError(faults)
     train, widths, tasks = {}, [], []
+    seen = [name for name in names if name not in new]
+    # The newest cars' part is played by a third of the others, with what they drove before their
+    # own test trips.
+    play = set(seen[:: max(len(seen) // max(round(len(seen) / 3), 1), 1)]) if new else set()
+    rehearsal = []
     for name in names:
         trips = fleet[name]
         n = len(trips.names)
@@ -156,13 +164,19 @@ def cars_left_out(fleet: Fleet, new_cars: int, own_trips: int, seed: int) -> Fol
         train[name] = some(trips, range(first))
         widths.append(Task(name, "seen", some(trips, range(first, second))))
         tasks.append(Task(name, "seen", some(trips, range(second, n))))
-    return Fold(train, tuple(widths), tuple(tasks))
+        if name in play and second > own_trips:
+            own = some(trips, range(own_trips)) if own_trips else None
+            rehearsal.append(Task(name, "new", some(trips, range(own_trips, second)), own))
+    others = {name: trips for name, trips in train.items() if name not in play}
+    played = Fold(others, (), tuple(rehearsal)) if others and rehearsal else None
+    return Fold(train, tuple(widths), tuple(tasks), played)
 
 
 def few_trips(fold: Fold, trips: int) -> Fold:
     """Return the same fold with so many training trips a car at most: its first ones."""
     train = {car: some(own, range(min(trips, len(own.names)))) for car, own in fold.train.items()}
-    return Fold(train, fold.widths, fold.tasks)
+    played = fold.rehearsal and few_trips(fold.rehearsal, trips)
+    return Fold(train, fold.widths, fold.tasks, played)
 
 
 def cars(folds: Sequence[Fold]) -> int:

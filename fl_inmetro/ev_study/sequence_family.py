@@ -37,12 +37,14 @@ class SequenceSettings:
     Attributes:
         width: Of its layers.
         rounds: Steps of the server's optimiser, each by one gradient of every client.
+        alone: Steps of a car that trains alone: each sees all of its trips.
         batch: Chunks of all clients behind a step, at most.
         rate: Of Adam at the server; it falls to zero over the rounds.
     """
 
     width: int = 32
-    rounds: int = 200
+    rounds: int = 150
+    alone: int = 60
     batch: int = 128
     rate: float = 0.01
 
@@ -133,7 +135,8 @@ class SequenceFamily:
         }
         nobody = Correction.before(0.0, 1.0)
         if training == "local":
-            alone = {car: self.trained([one], seed) for car, one in chunks.items()}
+            steps = min(self.settings.alone, self.settings.rounds)
+            alone = {car: self.trained([one], seed, steps) for car, one in chunks.items()}
             return FittedSequence(alone, self.physics, known, None, nobody, 0)
         clients = list(chunks.values())
         model = self.trained([joined(clients)] if training == "central" else clients, seed)
@@ -154,12 +157,13 @@ class SequenceFamily:
             moved += known.moved_bytes if known else 0
         return FittedSequence({"": model}, self.physics, known, own, before, moved)
 
-    def trained(self, clients: Sequence[Chunks], seed: int) -> nn.Module:
-        """Return a network that was trained on clients' chunks."""
+    def trained(self, clients: Sequence[Chunks], seed: int, steps: int | None = None) -> nn.Module:
+        """Return a network that was trained on clients' chunks, in so many steps."""
         settings = self.settings
+        rounds = settings.rounds if steps is None else steps
         model = network(self.kind, width_of(self.physics == "input"), settings.width, seed)
         names = [name for name, _ in model.named_parameters()]
-        optimizer = Falling(Adam(settings.rate, tau=1e-8, form="corrected"), settings.rounds)
+        optimizer = Falling(Adam(settings.rate, tau=1e-8, form="corrected"), rounds)
         memory = optimizer.begin(_weights(model))
         orders = [
             _Order(len(chunks), seeds.derive(seed, "ev", "batches", str(number)))
@@ -167,13 +171,13 @@ class SequenceFamily:
         ]
         whole = sum(len(chunks) for chunks in clients)
         share = min(1.0, settings.batch / whole)
-        for _ in range(settings.rounds):
+        for _ in range(rounds):
             total: Arrays = {}
             weight = 0.0
             for chunks, order in zip(clients, orders, strict=True):
                 part = chunks.part(order.next(max(1, round(share * len(chunks)))))
-                gradient, steps = summed_gradient(model, part, self.physics)
-                weight += steps
+                gradient, points = summed_gradient(model, part, self.physics)
+                weight += points
                 for name in names:
                     before = total.get(name, np.zeros(()))
                     total[name] = np.asarray(before + gradient[name])

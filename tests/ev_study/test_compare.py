@@ -196,3 +196,32 @@ def test_an_interval_does_not_know_its_own_trip():
     assert rows[0].scores.coverage_80 == pytest.approx(8 / 9)
     assert rows[0].width_80_kwh == pytest.approx(2 * 1.2 * (8 * 9 + 8) / 9)
     assert signal_bytes(made("a", 1)) == 120 * 5 * 4
+
+
+def test_seen_cars_play_new_ones_for_the_width_of_intervals():
+    fold = cars_left_out(fleet(), 2, 3, seed=0)
+    played = {task.car for task in fold.rehearsal.tasks}
+    new = {task.car for task in fold.tasks if task.group == "new"}
+    assert played
+    assert not played & (new | set(fold.rehearsal.train))
+    for task in fold.rehearsal.tasks:
+        # What they drove before their own test trips, after three of their own.
+        assert task.own.names == tuple(f"{task.car}-{i}" for i in range(3))
+        assert task.trips.names == tuple(f"{task.car}-{i}" for i in range(3, 8))
+    assert cars_left_out(fleet(), 0, 3, seed=0).rehearsal is None
+
+    class Strangers(Spy):
+        """Right to 0.1 kWh/km for cars that it has trained on, to 0.3 for others."""
+
+        def fit(self, trained, training, seed):
+            model = Strangers()
+            model.known = set(trained)
+            return model
+
+        def predict(self, car, trips, own=None):
+            off = 0.1 if car in self.known else 0.3
+            return trips.terminal_kwh + off * trips.distance_km
+
+    rows = {row.group: row for row in compare([fold], [Strangers()], ("federated",))}
+    assert rows["seen"].width_80_kwh == pytest.approx(2 * 0.1 * 1.2)
+    assert rows["new"].width_80_kwh == pytest.approx(2 * 0.3 * 1.2)
