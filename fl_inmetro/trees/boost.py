@@ -188,9 +188,14 @@ def agree(clients: Sequence[tuple[str, Floats, Floats]], bins: int) -> tuple[lis
 
 
 def start(rows: Sequence[Rows]) -> float:
-    """Return what all begin from: the mean of all targets, for quantiles too."""
+    """Return what all begin from: the mean of all targets, for quantiles too.
+
+    In single precision: sums of the same targets in another order differ in their last bits, which
+    are gone here, and XGBoost's format holds no more.
+    """
     sums = [one.sums() for one in rows]
-    return sum(total for total, _ in sums) / max(sum(count for _, count in sums), 1)
+    mean = sum(total for total, _ in sums) / max(sum(count for _, count in sums), 1)
+    return float(np.float32(mean))
 
 
 def gradient_scale(rows: Sequence[Rows], loss: Loss) -> float:
