@@ -45,8 +45,8 @@ def test_rows_of_each_training_and_group(result):
 @pytest.mark.parametrize(
     ("lang", "words"),
     [
-        ("en", ("Simulated cars", "calibrated physics", "new cars", "Cited, not measured here")),
-        ("pt-BR", ("Carros simulados", "física calibrada", "carros novos", "Citado, não medido")),
+        ("en", ("Simulated cars", "calibrated physics", "New cars", "Cited, not measured here")),
+        ("pt-BR", ("Carros simulados", "física calibrada", "Carros novos", "Citado, não medido")),
     ],
 )
 def test_the_table_in_both_languages(lang, words):
