@@ -36,7 +36,6 @@ from fl_inmetro.trees.boost import (  # noqa: E402
     Settings,
     Trained,
     agree,
-    bagged,
     boosted,
     random_forest,
 )
@@ -175,20 +174,15 @@ def _boosted(clients: list[Client], settings: Settings, edges: list[np.ndarray])
     return boosted(clients, settings, edges=edges)
 
 
-def _bagged(clients: list[Client], settings: Settings, edges: list[np.ndarray]) -> Trained:
-    # Each round has a tree of every client: fewer rounds.
-    return bagged(clients, replace(settings, trees=max(settings.trees // 6, 1), rows=1.0), edges)
-
-
 def _forest(clients: list[Client], settings: Settings, edges: list[np.ndarray]) -> Trained:
-    growth = Growth(depth=11, least_rows=20, columns=0.33, by_node=True)
-    few = replace(settings, trees=max(settings.trees // 10, 1), growth=growth)
+    # Deeper trees have histograms of hundreds of megabytes.
+    growth = Growth(depth=8, least_rows=20, columns=0.33, by_node=True)
+    few = replace(settings, trees=max(settings.trees // 15, 1), growth=growth)
     return random_forest(clients, few, edges=edges)
 
 
 WAYS = (
     ("gbdt", _boosted, "federated = pooled"),
-    ("gbdt, bagged", _bagged, "federated"),
     ("random forest", _forest, "federated = pooled"),
 )
 
