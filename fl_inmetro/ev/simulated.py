@@ -17,11 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_inmetro import seeds
+from fl_inmetro.errors import DataError, Fault
 from fl_inmetro.ev.drives import Drives, Floats, climb_from_height
 from fl_inmetro.ev.dynamics import auxiliary_powers, motor_powers, wheel_powers
 from fl_inmetro.ev.parameters import Vehicle, public_cars
 from fl_inmetro.ev.speed_traces import generated_speed
 from fl_inmetro.ev.trips import Trips
+
+#: Real drives of a car, at least.
+FEWEST_DRIVES = 8
 
 #: What cells take: kW for each kWh of capacity at 20 °C; nothing below the coldest, a share less
 #: for each year.
@@ -86,23 +90,51 @@ def fleet(
 
     Args:
         cars: So many.
-        trips: Of each.
+        trips: Of each; with real drives at most.
         seed: Root of all draws.
-        traces: Real drives by driver (`speed_traces.read_traces`), m/s [second]: a car has one
-            driver's, drawn again and again where there are too few; None to make speeds up.
+        traces: Real drives by driver (`speed_traces.read_traces`), m/s [second], which are dealt to
+            the cars (`dealt`): no drive is driven twice. None to make speeds up.
         effects: What the physics does not know; None for all of them.
+
+    Raises:
+        DataError: FL224, too few drives for so many cars.
     """
-    drivers = [list(drives) for drives in traces.values()] if traces else []
+    drives = dealt(traces, cars) if traces else [None] * cars
     return {
-        f"car {number + 1:02d}": _car(
-            number,
-            trips,
-            seed,
-            drivers[number % len(drivers)] if drivers else None,
-            effects or Effects(),
-        )
+        f"car {number + 1:02d}": _car(number, trips, seed, drives[number], effects or Effects())
         for number in range(cars)
     }
+
+
+def dealt(traces: Mapping[str, Sequence[Floats]], cars: int) -> list[list[Floats]]:
+    """Deal drivers' drives to cars, each drive to one car and each car those of one driver.
+
+    Cars go to the drivers who have most drives left for each car; the drives of a driver with two
+    cars go to them in turn.
+
+    Raises:
+        DataError: FL224, a car would have fewer than `FEWEST_DRIVES`.
+    """
+    names = sorted(traces, key=lambda name: (-len(traces[name]), name))
+    share = dict.fromkeys(names, 0)
+    for _ in range(cars):
+        most = max(names, key=lambda name: len(traces[name]) / (share[name] + 1))
+        share[most] += 1
+    result = [
+        list(traces[name][first :: share[name]]) for name in names for first in range(share[name])
+    ]
+    fewest = min((len(drives) for drives in result), default=0)
+    if fewest < FEWEST_DRIVES:
+        total = sum(len(drives) for drives in traces.values())
+        raise DataError(
+            Fault(
+                "FL224",
+                f"{total} drives of {len(names)} drivers are too few for {cars} cars",
+                "",
+                f"each needs {FEWEST_DRIVES} at least; ask for fewer cars",
+            )
+        )
+    return result
 
 
 def own_vehicle(rng: np.random.Generator) -> tuple[Vehicle, float]:
@@ -136,6 +168,10 @@ def _car(
     roads = rng.dirichlet(np.array([3.0, 2.5, 1.5]))
     usual_m = 9000.0 * np.exp(0.4 * rng.normal())
     hilly = float(rng.uniform(0.0, 0.02))
+    order: list[Floats] = []
+    if drives is not None:
+        order = [drives[i] for i in rng.permutation(len(drives))[:trips]]
+        trips = len(order)
     # Trips in the order of a year's days, so that later ones are of another season.
     day = np.sort(rng.uniform(0, 365, trips))
     speeds, heights, ambient, wind, wet = [], [], [], [], []
@@ -144,7 +180,7 @@ def _car(
             length = float(np.clip(usual_m * np.exp(0.7 * rng.normal()), 1200, 90_000))
             speed = generated_speed(rng, length, roads)
         else:
-            speed = drives[int(rng.integers(len(drives)))]
+            speed = order[one]
         speeds.append(speed)
         heights.append(_heights(rng, np.cumsum(speed), hilly))
         ambient.append(np.full(len(speed), _temperature(rng, float(day[one]))))

@@ -17,6 +17,7 @@ from fl_inmetro.ev.simulated import (
     NO_EFFECTS,
     Effects,
     charge_limit_kw,
+    dealt,
     fleet,
 )
 from fl_inmetro.ev.speed_traces import MPH, generated_speed, read_traces
@@ -103,13 +104,25 @@ def test_made_up_drives_are_as_long_as_asked_and_drivable():
 
 def test_real_drives_are_driven_again_by_electric_cars():
     drive = 10 + 5 * np.sin(np.arange(300) / 20)
-    cars = fleet(3, 4, traces={"a": [drive], "b": [drive / 2]}, effects=NO_EFFECTS)
+    traces = {"a": [drive] * 20, "b": [drive / 2] * 9}
+    cars = fleet(3, 4, traces=traces, effects=NO_EFFECTS)
     km = {name: car.trips.distance_km for name, car in cars.items()}
+    assert {len(trips) for trips in km.values()} == {4}
     assert np.allclose(km["car 01"], drive.sum() / 1000)
-    assert np.allclose(km["car 02"], drive.sum() / 2000)
-    assert np.allclose(km["car 03"], drive.sum() / 1000)
+    assert np.allclose(km["car 02"], drive.sum() / 1000)
+    assert np.allclose(km["car 03"], drive.sum() / 2000)
     level = trip_energies(one_drive(drive), cars["car 01"].vehicle)
     assert level.distance_km[0] == pytest.approx(drive.sum() / 1000, rel=0.01)
+
+
+def test_no_drive_is_driven_twice():
+    """Twenty drives of one driver and nine of another, for three cars: 10, 10 and 9."""
+    traces = {"a": [np.full(5, i) for i in range(20)], "b": [np.full(5, 20 + i) for i in range(9)]}
+    cars = dealt(traces, 3)
+    assert [len(drives) for drives in cars] == [10, 10, 9]
+    assert sorted(int(d[0]) for drives in cars for d in drives) == list(range(29))
+    with pytest.raises(DataError, match="FL224"):
+        dealt(traces, 4)
 
 
 def table(path: Path, **columns: list) -> Path:
@@ -174,6 +187,7 @@ def test_chicago_has_sixteen_drivers():
     found = read_traces(CHICAGO)
     assert len(found.speed_m_s) == 16
     assert sum(len(drives) for drives in found.speed_m_s.values()) == 381
-    cars = fleet(17, 6, traces=found.speed_m_s)
-    assert len(cars) == 17
+    cars = fleet(22, 40, traces=found.speed_m_s)
+    assert len(cars) == 22
+    assert all(8 <= len(car.trips.names) <= 40 for car in cars.values())
     assert all(10 < 100 * c.exact_kwh.sum() / c.trips.distance_km.sum() < 60 for c in cars.values())
