@@ -41,7 +41,7 @@ class Transformer(nn.Module):
     (B, T, F) → power (B, T). The head starts at zero.
     """
 
-    def __init__(self, inputs: int, width: int, heads: int = 4, layers: int = 2) -> None:
+    def __init__(self, inputs: int, width: int, heads: int = 4, layers: int = 1) -> None:
         super().__init__()
         self.enter = nn.Linear(inputs, width)
         layer = nn.TransformerEncoderLayer(

