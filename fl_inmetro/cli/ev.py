@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help=text("ev.help"), no_args_is_help=True)
 
+#: Options that say nothing about what was measured, about one car, and about a fleet: giving one
+#: there is refused, for whoever gave it expects that it does something.
+SIMULATED_ONLY = ("cars", "trips", "traces")
+FLEET_ONLY = ("new_cars", "own_trips")
+ONE_CAR_ONLY = ("folds", "logs")
+
 
 class TrainingName(StrEnum):
     """Ways to train."""
@@ -46,6 +52,7 @@ def root() -> None:
 
 @app.command("compare", help=text("ev.compare.help"))
 def compare(
+    context: typer.Context,
     data: Annotated[
         str, typer.Argument(metavar="DATA", help=text("ev.compare.data"))
     ] = "simulated",
@@ -83,13 +90,20 @@ def compare(
     """Train every family in every way, and predict trips that were left out."""
     chosen = language(lang)
     from fl_inmetro.ev_study.families import families
-    from fl_inmetro.ev_study.scenes import Wishes, scene
+    from fl_inmetro.ev_study.scenes import SIMULATED, Wishes, scene
     from fl_inmetro.ev_study.summary import summary
 
     # A name that is none is told before anything is read or simulated.
     asked = families(model or ())
     wishes = Wishes(new_cars, own_trips, train_trips, folds, logs, seed)
+    given = _given(context, (*SIMULATED_ONLY, *FLEET_ONLY, *ONE_CAR_ONLY))
+    if data != SIMULATED:
+        _refuse(given & set(SIMULATED_ONLY), "simulated_only", chosen)
     cut = scene(data, wishes, cars, trips, traces.value)
+    if cut.logs:
+        _refuse(given & set(FLEET_ONLY), "fleet_only", chosen)
+    else:
+        _refuse(given & set(ONE_CAR_ONLY), "one_car_only", chosen)
     for fault in cut.excluded:
         _say("left_out", chosen, reason=fault.reason())
     rows, complete = _rows(
@@ -109,6 +123,18 @@ def compare(
         _print(result, chosen)
     if not complete:
         raise typer.Exit(130)
+
+
+def _given(context: typer.Context, names: tuple[str, ...]) -> set[str]:
+    """Return those of the options that somebody wrote."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return {name for name, source in sources.items() if source and source.name != "DEFAULT"}
+
+
+def _refuse(given: set[str], key: str, lang: Language) -> None:
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(given))
+        raise typer.BadParameter(text(f"ev.compare.{key}", lang, options=names))
 
 
 def _say(key: str, lang: Language, **values: object) -> None:

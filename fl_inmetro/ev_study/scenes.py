@@ -55,6 +55,7 @@ class Scene:
         logs: Parts of one car's trips that stand for cars; 0 for a fleet.
         folds: See `folds`.
         excluded: A fault for each trip that was left out.
+        speeds: Of simulated cars: `generated` or `chicago`.
     """
 
     data: str
@@ -62,6 +63,7 @@ class Scene:
     logs: int
     folds: tuple[Fold, ...]
     excluded: tuple[Fault, ...]
+    speeds: str | None = None
 
 
 def scene(data: str, wishes: Wishes, cars: int, trips: int, traces: str) -> Scene:
@@ -106,7 +108,7 @@ def simulated(wishes: Wishes, cars: int, trips: int, traces: str) -> Scene:
     made = fleet(cars, trips, wishes.seed, read.speed_m_s if read else None)
     fold = _fold({name: car.trips for name, car in made.items()}, wishes)
     # What was left out of the traces is no trip of these cars.
-    return Scene(SIMULATED, True, 0, (fold,), ())
+    return Scene(SIMULATED, True, 0, (fold,), (), traces)
 
 
 def ved(folder: Path, wishes: Wishes) -> Scene:

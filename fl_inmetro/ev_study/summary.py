@@ -29,6 +29,7 @@ def summary(scene: Scene, wishes: Wishes, rows: Sequence[Row], complete: bool) -
     return {
         "data": scene.data,
         "simulated": scene.simulated,
+        "traces": scene.speeds,
         "logs": scene.logs,
         "folds": len(scene.folds),
         "cars": cars(scene.folds),

@@ -39,6 +39,7 @@ def test_rows_of_each_training_and_group(result):
         assert federated["mae_kwh"] < rows["rate", "federated", group]["mae_kwh"]
     assert {row["task"] for row in found["rows"] if row["model"] == "rate"} == {"before"}
     assert found["simulated"] is True
+    assert found["traces"] == "generated"
     assert found["cited"]["measured_here"] is False
 
 
@@ -72,6 +73,19 @@ def test_wishes_that_cannot_be(more, code, said):
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (("--cars", "5", "--trips", "8", "--folds", "3"), "--folds"),
+        (("nothing.parquet", "--traces", "chicago", "--cars", "22"), "--cars, --traces"),
+    ],
+)
+def test_options_that_do_not_belong_to_the_data_are_refused(asked, named):
+    done = call("ev", "compare", *asked, COLUMNS="200")
+    assert done.code == 2
+    assert named in done.err
+
+
 def test_a_set_and_a_file_that_are_not_here(tmp_path):
     done = call("ev", "compare", "ev_bmw_i3", FL_INMETRO_DATA=str(tmp_path))
     assert (done.code, "FL201" in done.err) == (4, True)
@@ -92,6 +106,7 @@ def test_the_measured_car_names_its_bad_trip():
     )  # fmt: skip
     assert done.code == 0, done.err
     found = json.loads(done.out)
+    assert found["traces"] is None
     assert "trip B34" in found["excluded"][0]
     (row,) = found["rows"]
     assert row["trips"] == 47
